@@ -1,0 +1,4 @@
+// Command hathi runs and operates highly available PostgreSQL.
+package main
+
+func main() {}

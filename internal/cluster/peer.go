@@ -1,0 +1,33 @@
+package cluster
+
+// PeerStatus is what a node answers to a probe of its peer endpoint, live, not from its last tick.
+// An election compares these.
+type PeerStatus struct {
+	Name     string `json:"name"`
+	Instance string `json:"instance"`
+	Scope    string `json:"scope"`
+	SystemID string `json:"system_id,omitempty"`
+	State    State  `json:"state"`
+	// InRecovery is true on a standby. A primary answers false.
+	InRecovery bool `json:"in_recovery"`
+	// Running says that PostgreSQL answered SQL within the last second or so.
+	Running bool `json:"running"`
+	// Timeline is the timeline of the received WAL on a standby.
+	Timeline uint32 `json:"timeline"`
+	// LSN is the end of WAL that is safely on the node's disk: the larger of received-and-flushed
+	// and replayed on a standby, flushed on a primary.
+	LSN LSN `json:"lsn"`
+	// Replayed is the replayed position on a standby.
+	Replayed LSN `json:"replayed,omitempty"`
+	// Epoch and Seq are what the node last saw of the lock.
+	Epoch uint64 `json:"epoch"`
+	Seq   uint64 `json:"seq"`
+	// HoldsLock says the node believes to hold the lock now, within its lease.
+	HoldsLock bool `json:"holds_lock"`
+	// Promised is the highest epoch the node promised not to acknowledge WAL below.
+	Promised uint64 `json:"promised,omitempty"`
+	Tags     Tags   `json:"tags,omitempty"`
+	// Eligible is false, with Why, when the node would refuse to lead now.
+	Eligible bool   `json:"eligible"`
+	Why      string `json:"why,omitempty"`
+}

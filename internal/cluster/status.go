@@ -1,0 +1,43 @@
+package cluster
+
+import "encoding/json"
+
+// Status is the value of the key "status", written by the leader.
+type Status struct {
+	// Optime is the leader's last known write position, in bytes.
+	Optime LSN `json:"optime"`
+	// Slots are the positions of permanent and member slots, in bytes.
+	Slots map[string]LSN `json:"slots,omitempty"`
+	// RetainSlots are member slots kept for members that are away.
+	RetainSlots []string `json:"retain_slots,omitempty"`
+	// Shutdown is set once the leader stopped cleanly: Optime is then its shutdown checkpoint's
+	// end, and a standby that has it has everything. Ours.
+	Shutdown bool `json:"shutdown,omitempty"`
+	// Timeline is the timeline Optime lies on. Ours.
+	Timeline uint32 `json:"timeline,omitempty"`
+}
+
+// ParseStatus reads the key. Patroni before 2.1 wrote a bare number.
+func ParseStatus(b []byte) (Status, error) {
+	var s Status
+	err := json.Unmarshal(b, &s)
+	return s, err
+}
+
+// FailoverRequest is the value of the key "failover": a planned switchover, or a fail-over that an
+// operator ordered. The JSON is Patroni's; the fields after ScheduledAt are ours.
+type FailoverRequest struct {
+	// Leader is the member that must lead for the request to hold; empty for a manual fail-over.
+	Leader string `json:"leader,omitempty"`
+	// Candidate is the member to lead next; empty lets the cluster choose (switchover only).
+	Candidate string `json:"member,omitempty"`
+	// ScheduledAt is ISO 8601 with offset; empty for at once.
+	ScheduledAt string `json:"scheduled_at,omitempty"`
+	// ID names the request, so that its author can tell its outcome from another's.
+	ID string `json:"id,omitempty"`
+	// Force lets an operator promote a candidate that may miss acknowledged commits.
+	Force bool `json:"force,omitempty"`
+}
+
+// Switchover says whether the request is a planned one (it names the leader that hands over).
+func (f FailoverRequest) Switchover() bool { return f.Leader != "" }
