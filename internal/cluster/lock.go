@@ -26,9 +26,16 @@ type Lock struct {
 	// TTL is the lease duration in milliseconds that the holder promised to live by. An observer
 	// waits for the longer of this and its own configuration.
 	TTL int64 `json:"ttl_ms"`
+	// Paused says that the holder has put down its fence for the time of a pause. Nobody may take
+	// such a lock by waiting; only the holder itself, or an operator with force.
+	Paused bool `json:"paused,omitempty"`
 	// Successor is set on release: the member that the former holder found caught up, which may
 	// take the lock at once and which others leave a short head start.
 	Successor string `json:"successor,omitempty"`
+	// Ready is set by the holder, in a renewal, once its PostgreSQL accepts writes in this epoch
+	// (promotion and recovery have ended), and cleared while it does not. A router sends nothing to
+	// a holder that is not ready; elections do not look at it.
+	Ready bool `json:"ready,omitempty"`
 }
 
 // Held says whether somebody holds the lock, by its value alone: it may have expired since.
