@@ -19,6 +19,8 @@ type PeerStatus struct {
 	LSN LSN `json:"lsn"`
 	// Replayed is the replayed position on a standby.
 	Replayed LSN `json:"replayed,omitempty"`
+	// OldestLSN is where the oldest WAL segment on the node's disk begins.
+	OldestLSN LSN `json:"oldest_lsn,omitempty"`
 	// Epoch and Seq are what the node last saw of the lock.
 	Epoch uint64 `json:"epoch"`
 	Seq   uint64 `json:"seq"`

@@ -1,0 +1,145 @@
+package ha
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hathi-ha/hathi/internal/cluster"
+)
+
+// handoverWithin bounds the preparation of a switchover: past it the request is dropped.
+const handoverWithin = 2 * time.Minute
+
+// handover carries out a planned switchover (or a fail-over ordered while we still lead): look at
+// the candidate, checkpoint, stop cleanly, give the lock to it.
+func (d *decider) handover() Decision {
+	vouch := d.settings().TTL
+	req, rev := *d.Store.View.Failover, d.Store.View.FailoverRev
+	drop := func(format string, args ...any) Decision {
+		d.m.Handover, d.m.HandoverStep = 0, HandoverNone
+		return d.act(StateLeading, vouch, soon, "switchover refused: "+fmt.Sprintf(format, args...), DropRequest{Rev: rev, Outcome: fmt.Sprintf(format, args...)})
+	}
+	if d.m.Handover != rev {
+		d.m.Handover, d.m.HandoverStep, d.m.HandoverSince = rev, HandoverNone, d.Now
+	}
+	switch {
+	case req.Candidate == d.Self.Name:
+		return d.act(StateLeading, vouch, soon, "the candidate of the request leads already", DropRequest{Rev: rev, Outcome: d.Self.Name + " is the leader", Done: true})
+	case req.Leader != "" && req.Leader != d.Self.Name:
+		return drop("it names %s as the leader, but %s leads", req.Leader, d.Self.Name)
+	case d.Now-d.m.HandoverSince > handoverWithin:
+		return drop("the preparation took longer than %s", handoverWithin)
+	}
+	if !d.peersKnown(0) {
+		return d.ask(StateHandingOver, vouch, "switchover asked for: looking at the candidates")
+	}
+	to, why := d.switchTarget(req)
+	if to == "" {
+		return drop("%s", why)
+	}
+	if d.m.HandoverStep == HandoverNone {
+		d.m.HandoverStep = HandoverCheckpoint
+		return d.act(StateHandingOver, vouch, soon, "switchover to "+to+": checkpoint first, so that the stop is short", Checkpoint{})
+	}
+	d.m.HandoverStep = HandoverStop
+	return d.act(StateHandingOver, vouch, soon, "switchover to "+to+": stopping PostgreSQL cleanly", Stop{Reason: StopHandover})
+}
+
+// switchTarget is the member that a planned switchover goes to, or "" and why there is none.
+func (d *decider) switchTarget(req cluster.FailoverRequest) (name, why string) {
+	best := ""
+	var bestLSN cluster.LSN
+	reason := "no good candidates have been found"
+	for _, r := range d.DB.Replicas {
+		if req.Candidate != "" && r.Name != req.Candidate {
+			continue
+		}
+		a, ok := d.Peers.Answers[r.Name]
+		behind := r.Flushed.Behind(d.DB.LSN)
+		switch {
+		case !ok:
+			reason = r.Name + " does not answer"
+		case !a.Eligible:
+			reason = r.Name + " can not lead: " + a.Why
+		case a.Tags.FailoverPriority() == 0:
+			reason = r.Name + " is tagged nofailover"
+		case !r.Streaming:
+			reason = r.Name + " is not streaming"
+		case a.Timeline != d.DB.Timeline:
+			reason = fmt.Sprintf("%s is on timeline %d, not %d", r.Name, a.Timeline, d.DB.Timeline)
+		case behind > max(d.settings().MaximumLagOnFailover, 1<<20):
+			reason = fmt.Sprintf("%s lags %d bytes behind", r.Name, behind)
+		case best == "" || a.Tags.FailoverPriority() > d.Peers.Answers[best].Tags.FailoverPriority() ||
+			a.Tags.FailoverPriority() == d.Peers.Answers[best].Tags.FailoverPriority() && (r.Flushed > bestLSN || r.Flushed == bestLSN && r.Name < best):
+			best, bestLSN = r.Name, r.Flushed
+		}
+	}
+	if best == "" && req.Candidate != "" && reason == "no good candidates have been found" {
+		reason = fmt.Sprintf("%s does not replicate from %s", req.Candidate, d.Self.Name)
+	}
+	return best, reason
+}
+
+// successor is a peer that can lead at once, PostgreSQL here being dead, and that may lack no
+// commit that it must have; with the fact that speaks for it.
+func (d *decider) successor() (name, why string) {
+	view := d.Store.View
+	timeline := max(view.Lock.Timeline, d.DB.ControlTimeline, d.DB.Timeline)
+	var best cluster.PeerStatus
+	for n, a := range d.Peers.Answers {
+		if n == d.Self.Name || !a.Eligible || a.Tags.FailoverPriority() == 0 || a.Timeline != timeline || !a.InRecovery {
+			continue
+		}
+		if !view.Sync.Empty() {
+			if !view.Sync.Has(n) || confirmations(view.Sync, a, d.Peers.Answers) < view.Sync.Quorum {
+				continue
+			}
+		} else if a.LSN.Behind(max(view.Status.Optime, d.DB.LSN)) > d.settings().MaximumLagOnFailover {
+			continue
+		}
+		if best.Name == "" || better(a, best) {
+			best = a
+		}
+	}
+	if best.Name == "" {
+		return "", ""
+	}
+	if view.Sync.Empty() {
+		return best.Name, fmt.Sprintf("%s is at %s, within maximum_lag_on_failover", best.Name, best.LSN)
+	}
+	return best.Name, fmt.Sprintf("%s (at %s) holds every acknowledged commit", best.Name, best.LSN)
+}
+
+// confirmations counts the members of s, c apart, that answered and are not ahead of c.
+func confirmations(s cluster.SyncState, c cluster.PeerStatus, answers map[string]cluster.PeerStatus) int {
+	n := 0
+	for _, name := range s.Standbys {
+		a, ok := answers[name]
+		if !ok || name == c.Name || !a.InRecovery {
+			continue
+		}
+		if !ahead(a, c) {
+			n++
+		}
+	}
+	return n
+}
+
+// ahead: a has WAL that c has not, or could have.
+func ahead(a, c cluster.PeerStatus) bool {
+	return a.Timeline > c.Timeline || a.Timeline == c.Timeline && a.LSN > c.LSN
+}
+
+// better orders candidates: further WAL, then failover_priority, then the name.
+func better(a, b cluster.PeerStatus) bool {
+	if a.Timeline != b.Timeline {
+		return a.Timeline > b.Timeline
+	}
+	if a.LSN != b.LSN {
+		return a.LSN > b.LSN
+	}
+	if p, q := a.Tags.FailoverPriority(), b.Tags.FailoverPriority(); p != q {
+		return p > q
+	}
+	return a.Name < b.Name
+}
