@@ -1,6 +1,10 @@
 package cluster
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
 
 // Status is the value of the key "status", written by the leader.
 type Status struct {
@@ -41,3 +45,24 @@ type FailoverRequest struct {
 
 // Switchover says whether the request is a planned one (it names the leader that hands over).
 func (f FailoverRequest) Switchover() bool { return f.Leader != "" }
+
+// scheduleLayouts are the forms of ISO 8601 that Patroni's tools write.
+var scheduleLayouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999Z0700", "2006-01-02 15:04:05.999999999Z07:00",
+	"2006-01-02 15:04:05.999999999Z0700", "2006-01-02T15:04Z07:00", "2006-01-02 15:04Z07:00"}
+
+// ParseSchedule reads the time of a scheduled action. It must carry its offset from UTC.
+func ParseSchedule(s string) (time.Time, error) {
+	for _, layout := range scheduleLayouts {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("parse the time %q: want a form like 2026-01-31T03:00:00+00:00, with the offset from UTC", s)
+}
+
+// Outcome is the value of the key "outcome": how the last fail-over request ended. Ours.
+type Outcome struct {
+	ID   string `json:"id,omitempty"`
+	Text string `json:"text"`
+	Done bool   `json:"done"` // it was carried out
+}

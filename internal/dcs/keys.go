@@ -13,6 +13,7 @@ const (
 	KeyHistory    = "history"    // cluster.History
 	KeyFailover   = "failover"   // cluster.FailoverRequest
 	KeyFailsafe   = "failsafe"   // map of member name to REST URL
+	KeyOutcome    = "outcome"    // cluster.Outcome: how the last fail-over request ended
 	MembersPrefix = "members/"   // cluster.Member by name, on a lease of ttl
 )
 

@@ -44,6 +44,10 @@ func Decide(o Observation) Decision {
 	if dec.State != d.m.State {
 		d.m.State, d.m.Since = dec.State, o.Now
 	}
+	if d.leader() != "" && d.Store.Reachable && !d.Store.View.Lock.Paused && dec.Wait > 0 {
+		// Look again at the very instant at which the lock would count as expired.
+		dec.Wait = min(dec.Wait, max(d.expiresAt()-d.Now, time.Millisecond))
+	}
 	dec.Memory = d.m
 	return dec
 }

@@ -1,0 +1,146 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/hathi-ha/hathi/internal/cluster"
+	"github.com/hathi-ha/hathi/internal/dcs"
+	"github.com/hathi-ha/hathi/internal/ha"
+)
+
+// feedStale is how old the last sign of the store may be for the view to count as present. The
+// watch asks for a sign each second.
+const feedStale = 3 * time.Second
+
+// Feed keeps the node's view of the store: by a watch in the daemon, by single reads in the
+// simulator. The view is a hint; whatever is irreversible compares revisions when it is written.
+type Feed struct {
+	store dcs.Store
+	now   func() time.Duration
+	log   *slog.Logger
+
+	mu         sync.Mutex
+	snap       dcs.Snapshot
+	view       cluster.View
+	seen       bool
+	failed     bool
+	contactAt  time.Duration
+	lockSeenAt time.Duration
+	lockAlive  bool
+	changed    chan struct{} // holds a token after each change
+}
+
+// NewFeed makes a feed; it knows nothing until Refresh or Run.
+func NewFeed(store dcs.Store, now func() time.Duration, log *slog.Logger) *Feed {
+	return &Feed{store: store, now: now, log: log, changed: make(chan struct{}, 1), view: dcs.Decode(dcs.Snapshot{})}
+}
+
+// Changed delivers a token after the view changed.
+func (f *Feed) Changed() <-chan struct{} { return f.changed }
+
+// Get is what is known now.
+func (f *Feed) Get() ha.Store {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fresh := f.seen && !f.failed && f.now()-f.contactAt < feedStale
+	return ha.Store{Reachable: fresh, Seen: f.seen, View: f.view, LockSeenAt: f.lockSeenAt, LockAlive: f.lockAlive}
+}
+
+// ContactAt is when the store gave its last sign of life; 0 for never.
+func (f *Feed) ContactAt() time.Duration { f.mu.Lock(); defer f.mu.Unlock(); return f.contactAt }
+
+// Refresh reads everything once.
+func (f *Feed) Refresh(ctx context.Context) error {
+	snap, err := f.store.Load(ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		f.failed = true
+		return err
+	}
+	f.install(snap)
+	return nil
+}
+
+// install takes a snapshot in. mu is held.
+func (f *Feed) install(snap dcs.Snapshot) {
+	if f.seen && snap.Revision < f.snap.Revision {
+		return // an older answer that arrived late
+	}
+	f.snap = snap
+	f.contactAt, f.failed = f.now(), false
+	f.decode()
+}
+
+// decode reads the snapshot and notes what happened to the lock. mu is held.
+func (f *Feed) decode() {
+	old := f.view
+	f.view = dcs.Decode(f.snap)
+	switch {
+	case !f.seen:
+		f.lockSeenAt, f.lockAlive = f.now(), false
+	case f.view.LockRev != old.LockRev:
+		f.lockSeenAt = f.now()
+		f.lockAlive = f.view.Lock.Held()
+	}
+	first := !f.seen
+	f.seen = true
+	if !first && onlyRenewed(old, f.view) {
+		return
+	}
+	select {
+	case f.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the view by a watch until ctx ends. It loads anew whenever the watch ends.
+func (f *Feed) Run(ctx context.Context) {
+	pause := 50 * time.Millisecond
+	for ctx.Err() == nil {
+		if err := f.Refresh(ctx); err != nil {
+			f.log.Debug("store not readable", "err", err)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			pause = min(pause*2, time.Second)
+			continue
+		}
+		pause = 50 * time.Millisecond
+		f.follow(ctx)
+	}
+}
+
+func (f *Feed) follow(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f.mu.Lock()
+	after := f.snap.Revision
+	f.mu.Unlock()
+	for u := range f.store.Watch(ctx, after) {
+		if u.Err != nil {
+			f.log.Debug("watch of the store ended", "err", u.Err)
+			return
+		}
+		f.mu.Lock()
+		f.contactAt = f.now()
+		if len(u.Changes) > 0 {
+			dcs.Apply(&f.snap, u)
+			f.decode()
+		}
+		f.mu.Unlock()
+	}
+}
+
+// onlyRenewed says that between two views nothing changed but the lock's renewal and the leader's
+// position: nothing that a decision waits for.
+func onlyRenewed(a, b cluster.View) bool {
+	x, y := a.Lock, b.Lock
+	x.Seq, y.Seq = 0, 0
+	return a.LockRev != b.LockRev && x == y && a.ConfigRev == b.ConfigRev && a.SyncRev == b.SyncRev &&
+		a.FailoverRev == b.FailoverRev && a.InitializeRev == b.InitializeRev && len(a.Members) == len(b.Members)
+}

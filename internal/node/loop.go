@@ -1,0 +1,77 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"github.com/hathi-ha/hathi/internal/ha"
+	"github.com/hathi-ha/hathi/internal/lease"
+)
+
+// Run ticks until the node is told to end (ctx or Shutdown) and has stopped. A leader stops
+// PostgreSQL cleanly and gives the lock back first; that is bounded by the stop ladder.
+func (n *Node) Run(ctx context.Context) error {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	ending := ctx.Done()
+	for {
+		d := n.Tick(work)
+		if d.State == ha.StateStopped {
+			return nil
+		}
+		timer := time.NewTimer(max(d.Wait, 5*time.Millisecond))
+		select {
+		case <-timer.C:
+		case <-n.wake:
+		case <-n.c.Feed.Changed():
+		case <-n.c.DB.Exited():
+		case <-n.c.Jobs.Done():
+		case <-ending:
+			ending = nil
+			n.Shutdown()
+		}
+		timer.Stop()
+	}
+}
+
+// Keep renews the lease until ctx ends. It belongs to a goroutine of its own, and the store that
+// Leadership writes to has a connection of its own: nothing that a tick does can delay it.
+func (n *Node) Keep(ctx context.Context) {
+	for {
+		ttl := n.c.Lead.TTL()
+		if ttl == 0 {
+			ttl = lease.MinTTL
+		}
+		timer := time.NewTimer(lease.RenewEvery(ttl))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if err := n.c.Lead.Renew(ctx); err != nil {
+			n.c.Log.Warn("lease not renewed", "err", err)
+			if _, held := n.c.Lead.Held(); !held {
+				n.Wake()
+			}
+		}
+	}
+}
+
+// KeepFailsafeLoop runs KeepFailsafe as often as the lease is renewed, until ctx ends.
+func (n *Node) KeepFailsafeLoop(ctx context.Context) {
+	for {
+		ttl := n.c.Lead.TTL()
+		if ttl == 0 {
+			ttl = lease.MinTTL
+		}
+		timer := time.NewTimer(lease.RenewEvery(ttl))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		n.KeepFailsafe(ctx)
+	}
+}
