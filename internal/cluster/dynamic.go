@@ -75,7 +75,7 @@ func DefaultSettings() Settings {
 // NewClusterDoc is the dynamic configuration that a new cluster begins with where its file states
 // nothing: the safe and fast defaults.
 func NewClusterDoc(nodes int) map[string]any {
-	doc := map[string]any{"ttl": 6, "loop_wait": 1, "retry_timeout": 3, "maximum_lag_on_failover": 1 << 20,
+	doc := map[string]any{"ttl": 6, "loop_wait": 1, "retry_timeout": 2, "maximum_lag_on_failover": 1 << 20,
 		"primary_start_timeout": 60, "failsafe_mode": true, "synchronous_mode": false,
 		"postgresql": map[string]any{"use_pg_rewind": true, "use_slots": true,
 			"remove_data_directory_on_diverged_timelines": true, "remove_data_directory_on_rewind_failure": true,
