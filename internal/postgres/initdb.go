@@ -137,6 +137,10 @@ func (s *Server) commitAside(work string) error {
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		return fmt.Errorf("%s is no longer empty (%q is in it): it was left alone and the new copy is thrown away", dir, entries[0].Name())
 	}
+	// A mark that a rewind left is about a directory that is no longer here.
+	if err := ignoreNotExist(os.Remove(rewindMarkOf(dir))); err != nil {
+		return err
+	}
 	if err := os.Rename(work, dir); err != nil {
 		return err
 	}

@@ -185,3 +185,21 @@ func TestSlug(t *testing.T) {
 }
 
 func toText(c ControlData) string { return fmt.Sprintf("%+v", c) }
+
+func TestRecordEnd(t *testing.T) {
+	for _, c := range []struct{ start, length, want uint64 }{
+		{0x1000028, 114, 0x10000a0},
+		{0x1001ff8, 114, 0x1002000 + 24 + 112}, // 8 bytes fit, 106 follow the page header, rounded up
+		{0x1fffff8, 114, 0x2000000 + 40 + 112},
+		{0x1001fa0, 96, 0x1002000},
+	} {
+		if got := recordEnd(cluster.LSN(c.start), c.length, 8192, 16<<20); got != cluster.LSN(c.want) {
+			t.Errorf("%x of %d bytes: got %s, want %s", c.start, c.length, got, cluster.LSN(c.want))
+		}
+	}
+}
+
+func FuzzParseWALDump(f *testing.F) {
+	f.Add("rmgr: XLOG        len (rec/tot):    114/   114, tx:          0, lsn: 0/017414D0, prev 0/01741498, desc: CHECKPOINT_SHUTDOWN redo 0/17414D0;")
+	f.Fuzz(func(t *testing.T, s string) { _, _, _, _ = parseWALDump(s) })
+}

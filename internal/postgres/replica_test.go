@@ -162,3 +162,21 @@ func TestDataState_KnowsAnInterruptedRewind(t *testing.T) {
 		t.Fatalf("got %v, %v, want empty", st, err)
 	}
 }
+
+func TestShutdownEnd_IsWhatTheStandbyHas(t *testing.T) {
+	dir, cred := base(t)
+	a := primary(t, dir, cred)
+	b := standby(t, dir, cred, a)
+	a.stop(t, postgres.StopOptions{KillAfter: patience})
+	c, err := a.Control(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, err := a.ShutdownEnd(within(t), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := b.ready(t); st.LSN() != end {
+		t.Fatalf("got %s on the standby, want %s", st.LSN(), end)
+	}
+}

@@ -66,13 +66,13 @@ func (s *Server) Rewind(ctx context.Context, from From, o RewindOptions, progres
 	if o.RestoreTargetWAL {
 		args = append(args, "--restore-target-wal")
 	}
-	if v, err := s.Version(ctx); err == nil && v.Major >= 14 {
-		args = append(args, "--config-file="+filepath.Join(s.cfg.DataDir, "postgresql.conf"))
-	}
 	// The crash recovery that pg_rewind may have to do first runs in single-user mode, which
 	// refuses to be a standby. The mark keeps anybody from starting what is no standby meanwhile.
 	wasStandby := s.HasStandbySignal()
 	if _, err := s.SetStandby(false); err != nil {
+		if !before {
+			err = errors.Join(err, ignoreNotExist(os.Remove(mark)))
+		}
 		return false, &RewindError{Touched: before, Err: err}
 	}
 	var out strings.Builder

@@ -189,3 +189,28 @@ func (s *Server) Checkpoint(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Settings are the live values of the named settings, as SHOW prints them. Unknown names are left
+// out.
+func (s *Server) Settings(ctx context.Context, names []string) (map[string]string, error) {
+	out := map[string]string{}
+	err := s.reserved(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		rows, err := c.Query(ctx, "SELECT n, coalesce(current_setting(n, true), '') FROM unnest($1::text[]) n WHERE current_setting(n, true) IS NOT NULL", names)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var name, value string
+			if err := rows.Scan(&name, &value); err != nil {
+				return err
+			}
+			out[name] = value
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read settings: %w", err)
+	}
+	return out, nil
+}

@@ -36,7 +36,6 @@ type Status struct {
 	// SynchronousStandbyNames is the live value.
 	SynchronousStandbyNames string
 	PrimaryConninfoSet      bool
-	ReadOnlyDefault         bool // default_transaction_read_only of the server
 	PendingRestart          []PendingSetting
 	Replication             []Replica
 	Slots                   []Slot
@@ -123,7 +122,6 @@ SELECT jsonb_build_object(
    FROM pg_stat_get_wal_receiver() w WHERE w.pid IS NOT NULL),
  'ssn', current_setting('synchronous_standby_names'),
  'conninfo_set', current_setting('primary_conninfo') <> '',
- 'read_only', (SELECT reset_val = 'on' FROM pg_settings WHERE name = 'transaction_read_only'),
  'pending', (SELECT jsonb_agg(jsonb_build_object('name', name, 'old', setting, 'unit', unit, 'new',
      (SELECT f.setting FROM pg_file_settings f WHERE lower(f.name) = lower(s.name) ORDER BY f.seqno DESC LIMIT 1)))
    FROM pg_settings s WHERE pending_restart),
@@ -166,7 +164,6 @@ type statusJSON struct {
 	} `json:"receiver"`
 	SSN         string           `json:"ssn"`
 	ConninfoSet bool             `json:"conninfo_set"`
-	ReadOnly    bool             `json:"read_only"`
 	Pending     []PendingSetting `json:"pending"`
 	Replication []struct {
 		PID             int     `json:"pid"`
@@ -222,8 +219,7 @@ func parseStatus(b []byte) (Status, error) {
 	st := Status{InRecovery: j.InRecovery, Version: j.Version, SystemID: j.SystemID,
 		StartedAt: epoch(j.StartedAt), Written: j.Written.LSN, Flushed: j.Flushed.LSN,
 		Received: j.Received.LSN, Replayed: j.Replayed.LSN, ReplayPaused: j.Paused,
-		SynchronousStandbyNames: j.SSN, PrimaryConninfoSet: j.ConninfoSet, ReadOnlyDefault: j.ReadOnly,
-		PendingRestart: j.Pending}
+		SynchronousStandbyNames: j.SSN, PrimaryConninfoSet: j.ConninfoSet, PendingRestart: j.Pending}
 	if j.ReplayedAt != nil {
 		st.ReplayedAt = epoch(*j.ReplayedAt)
 	}
