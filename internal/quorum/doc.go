@@ -29,7 +29,7 @@
 // What is not: commits made with synchronous_commit off or local, or whose wait was cancelled; a
 // walsender that still releases waiters under the old rule after the reload was seen (the caller
 // reports a rule as live only after a short grace); a member that lost its data and confirms
-// nevertheless (it must not answer until it is whole again); two branches of history (the caller
+// nevertheless (it must not answer before it is whole again); two branches of history (the caller
 // compares timelines before positions).
 //
 // The package is pure.

@@ -59,13 +59,14 @@ func quorumFor(leader string, voters []string, least int, rules []Rule) (q int, 
 	return q, false
 }
 
-// TakeOver is what a new leader writes to the store in the very transaction that takes the lock, and
-// the rule that must be in force before its PostgreSQL acknowledges the first commit.
+// TakeOver is what a new leader writes to the store, and the rule that must be in force, both before
+// its PostgreSQL acknowledges the first commit: with the take-over of the lock, or at the latest
+// before it promotes. Until the store names the new leader, the old one may always lead again, and
+// it does not have the new leader's commits. The rule is safe for the state returned, which need
+// not be the one that was stored.
 //
-// It has to be in that transaction: until the store names the new leader, the old one may always
-// lead again, and it does not have the new leader's commits. A leader that was not entitled by the
-// stored state (ordered by an operator) starts with nobody entitled beside itself. The zero state
-// (no synchronous rule ever recorded) stays as it is.
+// A leader that was not entitled by the stored state (ordered by an operator) starts with nobody
+// entitled beside itself. The zero state (no synchronous rule ever recorded) stays as it is.
 func TakeOver(stored cluster.SyncState, self string, strict bool) (cluster.SyncState, Rule) {
 	if stored.Empty() {
 		return cluster.SyncState{}, Rule{}
