@@ -1,0 +1,211 @@
+package etcdserver
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+)
+
+// TLS are the files of one side. All three are needed; the other side must show a certificate of
+// CAFile. Certificate and key are read again at each handshake, the authority only at start.
+type TLS struct{ CertFile, KeyFile, CAFile string }
+
+func (t TLS) enabled() bool { return t != TLS{} }
+
+// Config describes one member.
+type Config struct {
+	// Name of this member, unique in the cluster.
+	Name string
+	// DataDir holds the member's data and nothing else. It is made with mode 0700.
+	DataDir string
+	// Listen addresses, by IP: "https://10.0.0.1:2379" for clients, ":2380" for peers. The
+	// advertised ones are what others connect to; empty means the same.
+	ListenClientURLs, AdvertiseClientURLs []string
+	ListenPeerURLs, AdvertisePeerURLs     []string
+	// InitialCluster gives the peer URL of every member by name, this one included. It counts only
+	// until this member has data.
+	InitialCluster map[string]string
+	// Join says that the cluster exists and this member was added to it. It counts only until this
+	// member has data. Without it the first start founds the cluster, together with the others.
+	Join bool
+	// ClusterToken tells clusters apart whose members could mistake each other by address.
+	ClusterToken string
+	// ClientTLS and PeerTLS; the zero value means plain text, for tests and loopback only.
+	ClientTLS, PeerTLS TLS
+	// HeartbeatInterval and ElectionTimeout: default 100 ms and 500 ms. A follower waits between
+	// one and two election timeouts after the last heartbeat before it stands: 0.5 to 1 s, and a
+	// vote takes a round trip and a sync to disk. Half as long would save little, because the
+	// guardian's shortest lease is 3 s, and a sync that takes 250 ms (common on a loaded disk)
+	// would unseat a healthy leader. All members need the same values.
+	HeartbeatInterval, ElectionTimeout time.Duration
+	// QuotaBytes bounds the database. Default 256 MiB; a cluster's state takes a few.
+	QuotaBytes int64
+	// CompactionRetention is how long past revisions are kept for watches that begin late.
+	// Default 5 minutes; at least 1000 revisions and at most 20000 are kept besides.
+	CompactionRetention time.Duration
+	// Gateway serves etcd's JSON API too, which patronictl and Patroni's etcd3 client speak. It
+	// costs a few MB of memory.
+	Gateway bool
+	// Logger gets etcd's warnings and errors, and what the care loop does. nil: no log.
+	Logger *slog.Logger
+}
+
+// Defaults.
+const (
+	DefaultHeartbeatInterval   = 100 * time.Millisecond
+	DefaultElectionTimeout     = 500 * time.Millisecond
+	DefaultQuotaBytes          = 256 << 20
+	DefaultCompactionRetention = 5 * time.Minute
+)
+
+func (c Config) withDefaults() Config {
+	if c.HeartbeatInterval == 0 {
+		c.HeartbeatInterval = DefaultHeartbeatInterval
+	}
+	if c.ElectionTimeout == 0 {
+		c.ElectionTimeout = DefaultElectionTimeout
+	}
+	if c.QuotaBytes == 0 {
+		c.QuotaBytes = DefaultQuotaBytes
+	}
+	if c.CompactionRetention == 0 {
+		c.CompactionRetention = DefaultCompactionRetention
+	}
+	if len(c.AdvertiseClientURLs) == 0 {
+		c.AdvertiseClientURLs = c.ListenClientURLs
+	}
+	if len(c.AdvertisePeerURLs) == 0 {
+		c.AdvertisePeerURLs = c.ListenPeerURLs
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// validate reports every problem that can be seen without touching anything.
+func (c Config) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Name == "" || strings.ContainsAny(c.Name, "=,") {
+		bad("name %q is empty or holds '=' or ','", c.Name)
+	}
+	if c.DataDir == "" {
+		bad("no data directory given")
+	}
+	if c.ClusterToken == "" {
+		bad("no cluster token given")
+	}
+	if c.HeartbeatInterval < 10*time.Millisecond || c.ElectionTimeout < 5*c.HeartbeatInterval || c.ElectionTimeout > 10*time.Second {
+		bad("heartbeat interval %v and election timeout %v: the first must be at least 10ms, the second at least 5 times that and at most 10s",
+			c.HeartbeatInterval, c.ElectionTimeout)
+	}
+	if c.QuotaBytes < 1<<20 {
+		bad("quota of %d bytes is below 1 MiB", c.QuotaBytes)
+	}
+	if c.CompactionRetention < 0 {
+		bad("compaction retention %v is below zero", c.CompactionRetention)
+	}
+	for name, side := range map[string]struct {
+		tls  TLS
+		urls [][]string
+	}{
+		"client": {c.ClientTLS, [][]string{c.ListenClientURLs, c.AdvertiseClientURLs}},
+		"peer":   {c.PeerTLS, [][]string{c.ListenPeerURLs, c.AdvertisePeerURLs, slices.Collect(maps.Values(c.InitialCluster))}},
+	} {
+		if t := side.tls; t.enabled() && (t.CertFile == "" || t.KeyFile == "" || t.CAFile == "") {
+			bad("%s TLS needs certificate, key and authority", name)
+		}
+		if len(side.urls[0]) == 0 {
+			bad("no %s address to listen on", name)
+		}
+		for _, list := range side.urls {
+			if _, err := parseURLs(list, side.tls.enabled()); err != nil {
+				bad("%s address: %w", name, err)
+			}
+		}
+	}
+	if u, ok := c.InitialCluster[c.Name]; !ok {
+		bad("the initial cluster does not name this member %q", c.Name)
+	} else if !slices.Contains(c.AdvertisePeerURLs, u) {
+		bad("the initial cluster gives %s for this member, which advertises %v", u, c.AdvertisePeerURLs)
+	}
+	return errors.Join(errs...)
+}
+
+func parseURLs(list []string, secure bool) ([]url.URL, error) {
+	want := "http"
+	if secure {
+		want = "https"
+	}
+	var out []url.URL
+	for _, s := range list {
+		u, err := url.Parse(s)
+		if err != nil || u.Hostname() == "" || u.Port() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
+			return nil, fmt.Errorf("%q is not an address such as %s://10.0.0.1:2379", s, want)
+		}
+		if u.Scheme != want {
+			return nil, fmt.Errorf("%s must begin with %s:// as TLS is configured", s, want)
+		}
+		out = append(out, *u)
+	}
+	return out, nil
+}
+
+// embedded translates the configuration for etcd. It is called with a valid one.
+func (c Config) embedded(log *zap.Logger) *embed.Config {
+	e := embed.NewConfig()
+	e.Name, e.Dir = c.Name, c.DataDir
+	e.ListenClientUrls, _ = parseURLs(c.ListenClientURLs, c.ClientTLS.enabled())
+	e.AdvertiseClientUrls, _ = parseURLs(c.AdvertiseClientURLs, c.ClientTLS.enabled())
+	e.ListenPeerUrls, _ = parseURLs(c.ListenPeerURLs, c.PeerTLS.enabled())
+	e.AdvertisePeerUrls, _ = parseURLs(c.AdvertisePeerURLs, c.PeerTLS.enabled())
+	var members []string
+	for _, name := range slices.Sorted(maps.Keys(c.InitialCluster)) {
+		members = append(members, name+"="+c.InitialCluster[name])
+	}
+	e.InitialCluster = strings.Join(members, ",")
+	e.InitialClusterToken = c.ClusterToken
+	e.ClusterState = embed.ClusterStateFlagNew
+	if c.Join {
+		e.ClusterState = embed.ClusterStateFlagExisting
+	}
+
+	e.TlsMinVersion = "TLS1.2"
+	if t := c.ClientTLS; t.enabled() {
+		e.ClientTLSInfo.CertFile, e.ClientTLSInfo.KeyFile, e.ClientTLSInfo.TrustedCAFile = t.CertFile, t.KeyFile, t.CAFile
+		e.ClientTLSInfo.ClientCertAuth = true
+	}
+	if t := c.PeerTLS; t.enabled() {
+		e.PeerTLSInfo.CertFile, e.PeerTLSInfo.KeyFile, e.PeerTLSInfo.TrustedCAFile = t.CertFile, t.KeyFile, t.CAFile
+		e.PeerTLSInfo.ClientCertAuth = true
+		// Otherwise etcd compares the address a peer comes from with its certificate, which fails
+		// with several network cards or NAT. The authority is the cluster's own.
+		e.PeerTLSInfo.SkipClientSANVerify = true
+	}
+
+	e.TickMs = uint(c.HeartbeatInterval.Milliseconds())
+	e.ElectionMs = uint(c.ElectionTimeout.Milliseconds())
+	e.QuotaBackendBytes = c.QuotaBytes
+	// The care loop compacts; etcd's own compactor looks only every five minutes.
+	e.AutoCompactionRetention = "0"
+	// The raft log in memory holds up to the sum of these two. Renewals of the lock come several
+	// times a second, and the whole database is small: a member that missed more gets a snapshot.
+	e.SnapshotCount = 5000
+	e.SnapshotCatchUpEntries = 1000
+	// Streams of clients that are gone are found and freed.
+	e.GRPCKeepAliveInterval = 10 * time.Second
+	e.GRPCKeepAliveTimeout = 5 * time.Second
+	e.EnableGRPCGateway = c.Gateway
+	e.Logger = "zap"
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
+	return e
+}

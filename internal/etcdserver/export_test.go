@@ -1,0 +1,31 @@
+package etcdserver
+
+import (
+	"log/slog"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Hurry makes the care loop quick and eager.
+func (s *Server) Hurry() {
+	s.pace = pace{
+		look: 50 * time.Millisecond, compact: 100 * time.Millisecond, defrag: 200 * time.Millisecond,
+		minRevs: 10, maxRevs: 1000, defragFrom: 1 << 20,
+	}
+}
+
+// LeadsNow says whether this member leads.
+func (s *Server) LeadsNow() bool {
+	st := s.Status()
+	return st.ID != 0 && st.ID == st.Leader
+}
+
+// ZapLogger is zapLogger.
+func ZapLogger(log *slog.Logger) *zap.Logger { return zapLogger(log) }
+
+// HurryAlarmsOnly leaves compaction and defragmentation to the way out of a full database.
+func (s *Server) HurryAlarmsOnly() {
+	s.pace = defaultPace
+	s.pace.look = 50 * time.Millisecond
+}
