@@ -122,7 +122,7 @@ func startRule(o ha.Observation) (quorum.Rule, error) {
 // keepHouse does what every tick does for a running node, whatever was decided. Nothing in it is
 // needed for safety; failures are logged and tried again with the next tick.
 func (n *Node) keepHouse(ctx context.Context, o ha.Observation, d ha.Decision) {
-	ctx, cancel := context.WithTimeout(ctx, boundQuick)
+	ctx, cancel := within(ctx, boundQuick)
 	defer cancel()
 	view := o.Store.View
 	settings := view.Config.Settings

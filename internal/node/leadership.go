@@ -164,20 +164,13 @@ func (l *Leadership) SetStatus(s cluster.Status) {
 	}
 }
 
-func (l *Leadership) acquireOp(ctx context.Context) error {
-	select {
-	case <-l.op:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func (l *Leadership) acquireOp(ctx context.Context) error { return receive(ctx, l.op) }
 
 func (l *Leadership) releaseOp() { l.op <- struct{}{} }
 
 // Take takes the lock. extra are written in the same transaction.
 func (l *Leadership) Take(ctx context.Context, e ha.TakeLock, initializeRev int64, ttl time.Duration, leaderLease dcs.LeaseID) error {
-	ctx, cancel := context.WithTimeout(ctx, lease.RenewTimeout(ttl))
+	ctx, cancel := within(ctx, lease.RenewTimeout(ttl))
 	defer cancel()
 	if err := l.acquireOp(ctx); err != nil {
 		return fmt.Errorf("take the lock: %w", err)
@@ -221,7 +214,7 @@ func (l *Leadership) Take(ctx context.Context, e ha.TakeLock, initializeRev int6
 func (l *Leadership) arm(ctx context.Context, deadline, ttl time.Duration) error {
 	gen, err := l.guard.Arm(deadline, lease.LadderFor(ttl))
 	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, ackWithin)
+		ctx, cancel := within(ctx, ackWithin)
 		defer cancel()
 		err = l.guard.WaitAck(ctx, gen)
 	}
@@ -324,7 +317,7 @@ func (l *Leadership) writeOnce(ctx context.Context, change func(*cluster.Lock), 
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, lease.RenewTimeout(ttl))
+	ctx, cancel := within(ctx, lease.RenewTimeout(ttl))
 	defer cancel()
 	t0 := l.now()
 	res, err := l.store.Commit(ctx, dcs.Txn{
@@ -491,7 +484,7 @@ func (l *Leadership) Release(ctx context.Context, e ha.ReleaseLock, initializeRe
 }
 
 func (l *Leadership) commitBounded(ctx context.Context, ttl time.Duration, t dcs.Txn) (dcs.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, lease.RenewTimeout(ttl))
+	ctx, cancel := within(ctx, lease.RenewTimeout(ttl))
 	defer cancel()
 	return l.store.Commit(ctx, t)
 }

@@ -122,7 +122,7 @@ func (n *Node) Tick(ctx context.Context) ha.Decision {
 // observe gathers what is known now.
 func (n *Node) observe(ctx context.Context) ha.Observation {
 	if n.c.OneRead || !n.c.Feed.Get().Reachable {
-		rctx, cancel := context.WithTimeout(ctx, time.Second)
+		rctx, cancel := within(ctx, time.Second)
 		_ = n.c.Feed.Refresh(rctx) // shows in Reachable
 		cancel()
 	}
@@ -259,7 +259,7 @@ const (
 )
 
 func (n *Node) effect(ctx context.Context, o ha.Observation, e ha.Effect) error {
-	quick, cancel := context.WithTimeout(ctx, boundQuick)
+	quick, cancel := within(ctx, boundQuick)
 	defer cancel()
 	view := o.Store.View
 	settings := view.Config.Settings
@@ -392,7 +392,7 @@ func (n *Node) startJob(o ha.Observation, e ha.Effect) error {
 
 // refresh brings the view up to our own writes at once, rather than with the watch.
 func (n *Node) refresh(ctx context.Context) {
-	rctx, cancel := context.WithTimeout(ctx, time.Second)
+	rctx, cancel := within(ctx, time.Second)
 	defer cancel()
 	_ = n.c.Feed.Refresh(rctx) // a failure shows in Reachable
 }

@@ -112,7 +112,7 @@ func RoleState(o ha.Observation, d ha.Decision, held bool) (cluster.Role, cluste
 
 // writeMember writes the member key when it says something new.
 func (n *Node) writeMember(ctx context.Context, o ha.Observation, m cluster.Member, leaving bool) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := within(ctx, time.Second)
 	defer cancel()
 	if !o.Store.Reachable {
 		return
@@ -147,7 +147,7 @@ func (n *Node) writeMember(ctx context.Context, o ha.Observation, m cluster.Memb
 
 // Peer is this node's answer to a probe, looked up now.
 func (n *Node) Peer(ctx context.Context) cluster.PeerStatus {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := within(ctx, time.Second)
 	defer cancel()
 	last := n.pub.status.Load()
 	o := last.O

@@ -3,7 +3,8 @@ package node
 import (
 	"context"
 	"fmt"
-	"sync"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/ha"
@@ -135,29 +136,21 @@ func (n *Node) KeepFailsafe(ctx context.Context) {
 		return
 	}
 	lock := n.c.Lead.Lock()
-	ctx, cancel := context.WithTimeout(ctx, lease.RenewTimeout(ttl))
+	ctx, cancel := within(ctx, lease.RenewTimeout(ttl))
 	defer cancel()
 	p := Promise{Scope: n.c.Scope, Name: n.c.Name, Epoch: lock.Epoch, TTL: ttl.Milliseconds(), Slots: view.Status.Slots,
 		ConnURL: n.c.Member.ConnURL, APIURL: n.c.Member.APIURL}
-	var mu sync.Mutex
-	all := true
-	var wg sync.WaitGroup
-	for name, url := range view.Failsafe {
-		if name == n.c.Name {
-			continue
+	others := slices.Sorted(maps.Keys(view.Failsafe))
+	others = slices.DeleteFunc(others, func(name string) bool { return name == n.c.Name })
+	promised := make([]bool, len(others))
+	each(ctx, len(others), func(ctx context.Context, i int) {
+		ok, err := n.c.Peers.Failsafe(ctx, view.Failsafe[others[i]], p)
+		promised[i] = ok && err == nil
+		if !promised[i] {
+			n.c.Log.Warn("a member does not confirm the failsafe", "member", others[i], "err", err)
 		}
-		wg.Go(func() {
-			ok, err := n.c.Peers.Failsafe(ctx, url, p)
-			if !ok || err != nil {
-				n.c.Log.Warn("a member does not confirm the failsafe", "member", name, "err", err)
-				mu.Lock()
-				all = false
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
-	if all {
+	})
+	if !slices.Contains(promised, false) {
 		n.c.Lead.Confirm(t0)
 	}
 }
