@@ -24,8 +24,14 @@ type Status struct {
 // ParseStatus reads the key. Patroni before 2.1 wrote a bare number.
 func ParseStatus(b []byte) (Status, error) {
 	var s Status
-	err := json.Unmarshal(b, &s)
-	return s, err
+	var bare LSN
+	if json.Unmarshal(b, &bare) == nil {
+		return Status{Optime: bare}, nil
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return Status{}, fmt.Errorf("parse status: %w", err)
+	}
+	return s, nil
 }
 
 // FailoverRequest is the value of the key "failover": a planned switchover, or a fail-over that an
