@@ -129,3 +129,13 @@ func endpointURL(s, protocol string) (string, error) {
 	_, _, err = splitHostPort(u.Host, 2379)
 	return strings.TrimSuffix(u.String(), "/"), err
 }
+
+// ListenHosts are the addresses and the port of postgresql.listen.
+func (p PostgreSQL) ListenHosts() (hosts []string, port int, err error) {
+	return listenHosts(p.Listen, 5432)
+}
+
+// SplitHostPort reads HOST:PORT as the configuration file writes it; a missing port is def.
+func SplitHostPort(s string, def int) (host string, port int, err error) {
+	return splitHostPort(s, def)
+}

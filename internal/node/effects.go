@@ -112,8 +112,8 @@ func startRule(o ha.Observation) (quorum.Rule, error) {
 	if sync.Empty() || len(sync.Standbys) == 0 {
 		return quorum.Rule{}, nil
 	}
-	_, rule := quorum.TakeOver(sync, o.Self.Name, true)
-	if !quorum.Safe(sync, rule) {
+	v, rule := quorum.TakeOver(sync, o.Self.Name, true)
+	if !quorum.Safe(v, rule) {
 		return quorum.Rule{}, fmt.Errorf("%w: no rule is safe for the stored synchronous state", errRefused)
 	}
 	return rule, nil
@@ -200,7 +200,7 @@ func (n *Node) slotPlan(o ha.Observation) SlotPlan {
 	p := SlotPlan{Want: map[string]cluster.LSN{}}
 	own := cluster.SlotName(n.c.Name)
 	standby := !o.DB.Primary
-	if standby && (n.c.Tags.FailoverPriority() == 0 || n.c.Tags.NoStream()) {
+	if standby && (n.Tags().FailoverPriority() == 0 || n.Tags().NoStream()) {
 		return p
 	}
 	for name, m := range view.Members {

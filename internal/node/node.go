@@ -65,6 +65,7 @@ type Node struct {
 	slotSeen map[string]time.Duration
 
 	reqMu   sync.Mutex
+	tags    cluster.Tags
 	request ha.Request
 	answers map[string]chan Outcome
 	promise time.Duration // until when this node takes no lock
@@ -83,6 +84,7 @@ type Outcome struct {
 // New makes a node. It does nothing until Tick or Run.
 func New(c Config) *Node {
 	n := &Node{c: c, started: c.Now(), wake: make(chan struct{}, 1), answers: map[string]chan Outcome{}, slotSeen: map[string]time.Duration{}}
+	n.tags = c.Tags
 	n.pub.init()
 	return n
 }
@@ -133,7 +135,7 @@ func (n *Node) observe(ctx context.Context) ha.Observation {
 	n.settleRule(&db)
 	o := ha.Observation{
 		Now:   n.c.Now(),
-		Self:  ha.Self{Name: n.c.Name, Instance: n.c.Instance(), Tags: n.c.Tags, Started: n.started, CanClone: n.c.CanClone},
+		Self:  ha.Self{Name: n.c.Name, Instance: n.c.Instance(), Tags: n.Tags(), Started: n.started, CanClone: n.c.CanClone},
 		Store: store,
 		DB:    db,
 		Peers: n.peers,

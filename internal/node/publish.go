@@ -61,7 +61,7 @@ func (n *Node) publish(ctx context.Context, o ha.Observation, d ha.Decision) {
 func (n *Node) memberOf(o ha.Observation, d ha.Decision, held bool) cluster.Member {
 	m := n.c.Member
 	det := n.c.DB.Detail()
-	m.Name, m.Tags, m.Instance = n.c.Name, n.c.Tags.Effective(), n.c.Instance()
+	m.Name, m.Tags, m.Instance = n.c.Name, n.Tags().Effective(), n.c.Instance()
 	m.Role, m.State = RoleState(o, d, held)
 	m.PendingRestart, m.PendingReason = len(det.PendingRestart) > 0, det.PendingRestart
 	if o.DB.Phase == ha.Up {
@@ -164,7 +164,7 @@ func (n *Node) Peer(ctx context.Context) cluster.PeerStatus {
 		InRecovery: !o.DB.Primary, Running: o.DB.Phase == ha.Up || o.DB.Phase == ha.Mute && o.DB.Primary,
 		Timeline: o.DB.Timeline, LSN: o.DB.LSN, Replayed: o.DB.Replayed,
 		OldestLSN: n.c.DB.Detail().OldestLSN, Epoch: o.Store.View.Lock.Epoch, Seq: o.Store.View.Lock.Seq, HoldsLock: held,
-		Tags: n.c.Tags.Effective()}
+		Tags: n.Tags().Effective()}
 	if o.DB.Phase == ha.Down {
 		p.InRecovery = true // nothing acknowledges writes here
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hathi-ha/hathi/internal/cluster"
 	"github.com/hathi-ha/hathi/internal/ha"
 	"github.com/hathi-ha/hathi/internal/lease"
 )
@@ -153,4 +154,18 @@ func (n *Node) KeepFailsafe(ctx context.Context) {
 	if !slices.Contains(promised, false) {
 		n.c.Lead.Confirm(t0)
 	}
+}
+
+// SetTags replaces the member's tags, as after a reload of the configuration file.
+func (n *Node) SetTags(t cluster.Tags) {
+	n.reqMu.Lock()
+	defer n.reqMu.Unlock()
+	n.tags = t
+}
+
+// Tags are the member's tags.
+func (n *Node) Tags() cluster.Tags {
+	n.reqMu.Lock()
+	defer n.reqMu.Unlock()
+	return n.tags
 }

@@ -1,0 +1,232 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/hathi-ha/hathi/internal/atomicfile"
+	"github.com/hathi-ha/hathi/internal/cluster"
+	"github.com/hathi-ha/hathi/internal/config"
+	"github.com/hathi-ha/hathi/internal/ha"
+	"github.com/hathi-ha/hathi/internal/node"
+	"github.com/hathi-ha/hathi/internal/postgres"
+	"github.com/hathi-ha/hathi/internal/quorum"
+)
+
+// Fence is what the instance tells the guardian and asks of it.
+type Fence interface {
+	SetPostmaster(pid int, start uint64)
+	Fenced() (at time.Duration, ok bool)
+}
+
+// Config is what an instance is made of.
+type Config struct {
+	File    *config.Config
+	Server  *postgres.Server
+	DataDir string
+	// SocketDir is where the server's unix socket lies.
+	SocketDir string
+	// Replication is the name of the replication role: rows of pg_stat_replication under other
+	// roles are not members.
+	Replication string
+	Fence       Fence
+	Now         func() time.Duration // CLOCK_BOOTTIME
+	Log         *slog.Logger
+}
+
+// RestoreCommand says whether standbys here can read an archive.
+func (c Config) RestoreCommand() bool {
+	_, ok := c.File.PostgreSQL.RecoveryConf["restore_command"]
+	return ok
+}
+
+// Instance is one PostgreSQL. Close lets go of it; it lives on.
+type Instance struct {
+	c  Config
+	pg *postgres.Server
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	exited chan struct{}
+
+	look sync.Mutex // guards last
+	last struct {
+		phase        ha.Phase
+		phaseAt      time.Duration
+		status       postgres.Status
+		streamedAt   time.Duration
+		history      cluster.History
+		historyOf    uint32
+		control      postgres.ControlData
+		controlKnown bool
+		failure      string
+		pm           *postgres.Postmaster
+		pmAnswered   bool
+		asked        bool // the stop under way was asked for
+		pending      map[string]cluster.PendingReason
+		oldest       cluster.LSN
+		oldestAt     time.Duration
+	}
+
+	form   sync.Mutex // guards the wanted form of the files
+	role   role
+	warned map[string]bool
+
+	installed postgres.Version
+	progress  atomic.Pointer[string]
+}
+
+// role is what the generated files depend on beside the configuration.
+type role struct {
+	primary  bool
+	upstream node.Upstream
+	rule     quorum.Rule
+	settings cluster.Settings
+	members  map[string]cluster.Member
+}
+
+var _ node.Database = (*Instance)(nil)
+
+// New makes an instance; it touches nothing.
+func New(c Config) *Instance {
+	i := &Instance{c: c, pg: c.Server, exited: make(chan struct{}, 1)}
+	i.ctx, i.cancel = context.WithCancel(context.Background())
+	return i
+}
+
+// Close ends what the instance started for itself and waits. PostgreSQL lives on.
+func (i *Instance) Close() error {
+	i.cancel()
+	i.wg.Wait()
+	return i.pg.Close()
+}
+
+// Exited delivers a token when the postmaster ends.
+func (i *Instance) Exited() <-chan struct{} { return i.exited }
+
+// instanceFile holds the identity of a data directory, beside it, so that a base backup does not
+// copy it.
+func (i *Instance) instanceFile() string { return i.c.DataDir + ".instance" }
+
+// ID is the identity of the data directory of this node: made once, kept beside the directory.
+func (i *Instance) ID() (string, error) {
+	b, err := os.ReadFile(i.instanceFile())
+	if id := strings.TrimSpace(string(b)); err == nil && uuid.Validate(id) == nil {
+		return id, nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("read the identity of the data directory: %w", err)
+	}
+	id := uuid.NewString()
+	if err := os.MkdirAll(filepath.Dir(i.instanceFile()), 0o700); err != nil {
+		return "", fmt.Errorf("keep the identity of the data directory: %w", err)
+	}
+	if err := atomicfile.Write(i.instanceFile(), []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("keep the identity of the data directory: %w", err)
+	}
+	return id, nil
+}
+
+// Progress is a line about the running job; "" for none.
+func (i *Instance) Progress() string {
+	if p := i.progress.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+func (i *Instance) say(format string, args ...any) {
+	s := fmt.Sprintf(format, args...)
+	i.progress.Store(&s)
+}
+
+// bytesProgress is a progress line of a copy.
+func (i *Instance) bytesProgress(what string) func(done, total int64) {
+	return func(done, total int64) {
+		if total <= 0 {
+			i.say("%s: %d MB", what, done>>20)
+			return
+		}
+		i.say("%s: %d of %d MB (%d %%)", what, done>>20, total>>20, min(100, done*100/total))
+	}
+}
+
+func (i *Instance) fenced() bool {
+	_, ok := i.c.Fence.Fenced()
+	return ok
+}
+
+func (i *Instance) upstreamName() string {
+	i.form.Lock()
+	defer i.form.Unlock()
+	return i.role.upstream.Name
+}
+
+// failure is why the last postmaster ended before it ever answered. look is held.
+func (i *Instance) failure() string { return i.last.failure }
+
+// postmaster is the running one, adopted if need be; nil for none. look is held.
+func (i *Instance) postmaster(ctx context.Context) *postgres.Postmaster {
+	pm := i.pg.Postmaster()
+	if pm == nil {
+		var err error
+		if pm, err = i.pg.Adopt(ctx); err != nil {
+			pm = nil
+		}
+	}
+	if pm == nil {
+		if old := i.last.pm; old != nil {
+			if !i.last.pmAnswered && !i.last.asked {
+				if i.last.failure = old.Failure(); i.last.failure == "" {
+					i.last.failure = "it ended with " + orUnknown(old.ExitStatus())
+				}
+			}
+			i.last.pm, i.last.controlKnown = nil, false
+			i.c.Fence.SetPostmaster(0, 0)
+		}
+		return nil
+	}
+	if pm != i.last.pm {
+		i.last.pm, i.last.pmAnswered, i.last.asked = pm, pm.Adopted(), false
+		i.last.status = postgres.Status{}
+		i.last.controlKnown, i.last.historyOf = false, 0
+		i.watch(pm)
+	}
+	return pm
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "an unknown status"
+	}
+	return s
+}
+
+func (i *Instance) guardPostmaster(pm *postgres.Postmaster) {
+	i.c.Fence.SetPostmaster(pm.PID(), pm.StartTicks())
+}
+
+// watch delivers the end of a postmaster.
+func (i *Instance) watch(pm *postgres.Postmaster) {
+	i.wg.Go(func() {
+		select {
+		case <-pm.Exited():
+			select {
+			case i.exited <- struct{}{}:
+			default:
+			}
+		case <-i.ctx.Done():
+		}
+	})
+}

@@ -1,0 +1,294 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/hathi-ha/hathi/internal/cluster"
+	"github.com/hathi-ha/hathi/internal/ha"
+	"github.com/hathi-ha/hathi/internal/node"
+	"github.com/hathi-ha/hathi/internal/postgres"
+	"github.com/hathi-ha/hathi/internal/quorum"
+)
+
+// observeWithin bounds the questions of one observation.
+const observeWithin = 700 * time.Millisecond
+
+// Observe looks at the directory, the process and, where it answers, at SQL.
+func (i *Instance) Observe(ctx context.Context) ha.Database {
+	i.look.Lock()
+	defer i.look.Unlock()
+	now := i.c.Now()
+	db := ha.Database{Fenced: i.fenced(), Upstream: i.upstreamName(), Failure: i.failure()}
+
+	state, why, err := i.pg.DataState()
+	switch {
+	case err != nil:
+		db.Dir, db.DirWhy = ha.DirForeign, err.Error()
+	case state == postgres.DataValid:
+		db.Dir = ha.DirValid
+	case state == postgres.DataHalfRewound:
+		db.Dir, db.Torn = ha.DirValid, true
+	case state == postgres.DataEmpty:
+		db.Dir = ha.DirEmpty
+	default:
+		db.Dir, db.DirWhy = ha.DirForeign, why
+	}
+
+	pm := i.postmaster(ctx)
+	if pm == nil {
+		i.phase(ha.Down, now)
+		db.Phase, db.PhaseAt = i.last.phase, i.last.phaseAt
+		db.Failure = i.failure()
+		if db.Dir == ha.DirValid {
+			i.observeControl(ctx, &db)
+		}
+		return db
+	}
+	i.guardPostmaster(pm)
+
+	st, err := i.ask(ctx)
+	var refused *pgconn.PgError
+	switch {
+	case err == nil:
+		i.answered(st, now)
+		i.phase(ha.Up, now)
+		i.last.pmAnswered = true
+	case errors.As(err, &refused) && !errors.Is(err, postgres.ErrStarting) && i.last.status.Version != 0:
+		// It answers, with a refusal: out of connections, a statement that took too long. That is
+		// no reason to doubt it.
+		i.phase(ha.Up, now)
+	case errors.Is(err, postgres.ErrStarting) && i.last.phase == ha.Up:
+		// It answers that it takes no connections: crash recovery after a backend died, or a stop.
+		i.phase(ha.Starting, now)
+	case errors.Is(err, postgres.ErrStarting):
+		if i.last.phase != ha.Starting {
+			i.phase(ha.Starting, now)
+		}
+	case i.last.phase == ha.Up || i.last.phase == ha.Mute:
+		i.phase(ha.Mute, now)
+	default:
+		i.phase(ha.Starting, now)
+	}
+	db.Phase, db.PhaseAt = i.last.phase, i.last.phaseAt
+	i.fill(&db)
+	if db.Phase == ha.Starting && i.last.status.Version == 0 {
+		// Nothing was ever read from this postmaster. A standby.signal tells what it will be.
+		db.Primary = !i.pg.HasStandbySignal()
+	}
+	return db
+}
+
+// ask gets the server's status over the reserved connection; when that does not answer, a new one
+// tells a dead backend from a dead server.
+func (i *Instance) ask(ctx context.Context) (postgres.Status, error) {
+	first, cancel := context.WithTimeout(ctx, observeWithin)
+	defer cancel()
+	st, err := i.pg.Status(first)
+	if err == nil || errors.Is(err, postgres.ErrStarting) || errors.Is(err, postgres.ErrNotRunning) || i.last.phase != ha.Up {
+		return st, err
+	}
+	second, cancel := context.WithTimeout(ctx, observeWithin)
+	defer cancel()
+	if perr := i.pg.Probe(second); perr != nil {
+		return st, errors.Join(err, perr)
+	}
+	return i.pg.Status(second)
+}
+
+// phase notes when the phase changed.
+func (i *Instance) phase(p ha.Phase, now time.Duration) {
+	if i.last.phase != p || i.last.phaseAt == 0 {
+		i.last.phase, i.last.phaseAt = p, now
+	}
+	if p == ha.Down {
+		i.last.status, i.last.streamedAt = postgres.Status{}, 0
+	}
+}
+
+// answered takes in what the server said.
+func (i *Instance) answered(st postgres.Status, now time.Duration) {
+	i.last.status = st
+	i.last.failure = ""
+	if st.Receiver.Streaming() {
+		i.last.streamedAt = now
+	}
+	i.history(st.Timeline)
+}
+
+// fill writes the last answer into an observation.
+func (i *Instance) fill(db *ha.Database) {
+	st := i.last.status
+	if st.Version == 0 {
+		return
+	}
+	db.SystemID, db.Primary, db.Timeline = st.SystemID, !st.InRecovery, st.Timeline
+	db.LSN, db.Replayed = st.LSN(), st.Replayed
+	db.Upstream = i.upstreamName()
+	db.NewestTimeline = i.newestTimeline(st.Timeline)
+	db.History = i.last.history
+	db.Streaming = st.Receiver.Streaming()
+	db.StreamingLost = i.last.streamedAt
+	if rule, err := quorum.ParseRule(st.SynchronousStandbyNames); err == nil {
+		db.Rule, db.RuleKnown = rule, true
+	}
+	for _, r := range st.Replication {
+		if r.Username != i.c.Replication {
+			continue
+		}
+		db.Replicas = append(db.Replicas, ha.Replica{Name: r.ApplicationName, Streaming: r.State == "streaming", Flushed: r.Flush})
+	}
+}
+
+// observeControl reads pg_control of a stopped server, once per stop.
+func (i *Instance) observeControl(ctx context.Context, db *ha.Database) {
+	if !i.last.controlKnown {
+		cctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		cd, err := i.pg.Control(cctx)
+		if err != nil {
+			db.Dir, db.DirWhy = ha.DirForeign, err.Error()
+			return
+		}
+		i.last.control, i.last.controlKnown = cd, true
+	}
+	cd := i.last.control
+	db.SystemID = cd.SystemID
+	db.Timeline = cd.Timeline
+	switch cd.State {
+	case postgres.ControlShutDown:
+		db.Control = ha.ControlShutDown
+	case postgres.ControlShutDownInRecovery:
+		db.Control = ha.ControlShutDownInRecovery
+	case postgres.ControlInProduction:
+		db.Control = ha.ControlInProduction
+	case postgres.ControlInArchiveRecovery:
+		db.Control = ha.ControlInRecovery
+	default:
+		db.Control = ha.ControlOther
+		if i.pg.HasStandbySignal() {
+			db.Control = ha.ControlInRecovery
+		}
+	}
+	db.ControlTimeline = max(cd.Timeline, cd.MinRecoveryTimeline)
+	db.ControlCheckpoint = cd.Checkpoint
+	db.LSN = max(cd.Checkpoint, cd.MinRecoveryEnd)
+	db.NewestTimeline = i.newestTimeline(db.ControlTimeline)
+}
+
+// history keeps the timeline history of the present timeline.
+func (i *Instance) history(tl uint32) {
+	if tl == i.last.historyOf || tl == 0 {
+		return
+	}
+	if tl == 1 {
+		i.last.history, i.last.historyOf = nil, 1
+		return
+	}
+	h, err := i.pg.ReadHistoryFile(tl)
+	if err != nil {
+		return // it has not been received yet; the next observation tries again
+	}
+	i.last.history, i.last.historyOf = h, tl
+}
+
+// newestTimeline is the highest timeline of which a history file is in pg_wal, and at least own.
+func (i *Instance) newestTimeline(own uint32) uint32 {
+	newest := own
+	entries, err := os.ReadDir(filepath.Join(i.c.DataDir, "pg_wal"))
+	if err != nil {
+		return newest
+	}
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".history")
+		if !ok || len(name) != 8 {
+			continue
+		}
+		if tl, err := strconv.ParseUint(name, 16, 32); err == nil {
+			newest = max(newest, uint32(tl))
+		}
+	}
+	return newest
+}
+
+// oldestSegment is where the oldest WAL segment in pg_wal begins; 0 when unknown.
+func (i *Instance) oldestSegment() cluster.LSN {
+	const segment = 16 << 20
+	entries, err := os.ReadDir(filepath.Join(i.c.DataDir, "pg_wal"))
+	if err != nil {
+		return 0
+	}
+	var oldest cluster.LSN
+	for _, e := range entries {
+		name := e.Name()
+		info, err := e.Info()
+		if len(name) != 24 || err != nil {
+			continue
+		}
+		hi, err1 := strconv.ParseUint(name[8:16], 16, 32)
+		lo, err2 := strconv.ParseUint(name[16:24], 16, 32)
+		if err1 != nil || err2 != nil {
+			continue
+		}
+		size := uint64(segment)
+		if s := uint64(info.Size()); s >= 1<<20 && s&(s-1) == 0 {
+			size = s
+		}
+		at := cluster.LSN(hi<<32 + lo*size)
+		if oldest == 0 || at < oldest {
+			oldest = at
+		}
+	}
+	return oldest
+}
+
+// Detail is the last answer in full, for people.
+func (i *Instance) Detail() node.Detail {
+	i.look.Lock()
+	defer i.look.Unlock()
+	st := i.last.status
+	d := node.Detail{Version: st.Version, StartedAt: st.StartedAt, Paused: st.ReplayPaused, ReplayedAt: st.ReplayedAt, PendingRestart: maps.Clone(i.last.pending)}
+	if i.last.phase != ha.Up {
+		return d
+	}
+	for _, p := range st.PendingRestart {
+		if d.PendingRestart == nil {
+			d.PendingRestart = map[string]cluster.PendingReason{}
+		}
+		d.PendingRestart[p.Name] = cluster.PendingReason{OldValue: withUnit(p.Old, p.Unit), NewValue: p.New}
+	}
+	if st.InRecovery {
+		if st.Receiver.Streaming() {
+			d.ReplicationState = "streaming"
+		} else if i.c.RestoreCommand() {
+			d.ReplicationState = "in archive recovery"
+		}
+	}
+	for _, r := range st.Replication {
+		d.Replication = append(d.Replication, node.ReplicationRow{Application: r.ApplicationName, ClientAddr: r.ClientAddr, State: r.State,
+			SyncState: r.SyncState, User: r.Username, Sent: r.Sent, Write: r.Write, Flush: r.Flush, Replay: r.Replay})
+	}
+	for _, s := range st.Slots {
+		d.Slots = append(d.Slots, node.Slot{Name: s.Name, Type: s.Type, Plugin: s.Plugin, Database: s.Database, WalStatus: s.WALStatus, Active: s.Active, RestartLSN: s.RestartLSN})
+	}
+	if now := i.c.Now(); i.last.oldestAt == 0 || now-i.last.oldestAt > 5*time.Second {
+		i.last.oldest, i.last.oldestAt = i.oldestSegment(), now
+	}
+	d.OldestLSN = i.last.oldest
+	return d
+}
+
+func withUnit(v, unit string) string {
+	if unit == "" || strings.HasPrefix(unit, "8kB") || strings.HasPrefix(unit, "16") {
+		return v
+	}
+	return v + unit
+}
