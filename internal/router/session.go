@@ -168,8 +168,8 @@ func (g *registry) cut(why func(*session) error) int {
 	n := 0
 	for s := range g.all {
 		if err := why(s); err != nil && s.cutWhy.Load() == nil {
+			s.r.stats.cut(err) // first: whoever sees the end finds it counted
 			s.cut(err)
-			s.r.stats.cut(err)
 			n++
 		}
 	}

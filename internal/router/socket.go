@@ -52,8 +52,8 @@ func (g *registry) sweep(now, l time.Duration) {
 			s.suspects[i].observe(now, unacked, lastAck)
 			if after := []time.Duration{clientSilence, l}[i]; s.suspects[i].dead(now, after) {
 				if s.cutWhy.Load() == nil {
+					s.r.stats.cut(errSilent) // first: whoever sees the end finds it counted
 					s.cut(errSilent)
-					s.r.stats.cut(errSilent)
 				}
 			}
 		}
