@@ -130,7 +130,8 @@ func endpointURL(s, protocol string) (string, error) {
 	return strings.TrimSuffix(u.String(), "/"), err
 }
 
-// ListenHosts are the addresses and the port of postgresql.listen.
+// ListenHosts are the addresses ("*" for all) and the port of postgresql.listen; an error when it
+// is not stated or malformed.
 func (p PostgreSQL) ListenHosts() (hosts []string, port int, err error) {
 	return listenHosts(p.Listen, 5432)
 }

@@ -161,15 +161,6 @@ func (c *Config) Prefix() string {
 	return p
 }
 
-// ListenAddresses are the hosts that PostgreSQL listens on ("*" for all) and its port.
-func (p PostgreSQL) ListenAddresses() (hosts []string, port int) {
-	hosts, port, err := listenHosts(p.Listen, 5432)
-	if err != nil {
-		return nil, 0
-	}
-	return hosts, port
-}
-
 // ConnectHostPort is where others reach PostgreSQL; "" and 0 when it is not known.
 func (p PostgreSQL) ConnectHostPort() (host string, port int) {
 	if p.ConnectAddress == "" {

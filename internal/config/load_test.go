@@ -56,9 +56,9 @@ func TestExampleParsesCleanly(t *testing.T) {
 	if got, want := c.Etcd.Embedded.Quota, config.Size(256<<20); got != want {
 		t.Errorf("quota: got %v, want %v", got, want)
 	}
-	hosts, port := c.PostgreSQL.ListenAddresses()
-	if fmt.Sprint(hosts, port) != "[192.0.2.11 127.0.0.1] 5432" {
-		t.Errorf("listen addresses: got %v %d", hosts, port)
+	hosts, port, err := c.PostgreSQL.ListenHosts()
+	if err != nil || fmt.Sprint(hosts, port) != "[192.0.2.11 127.0.0.1] 5432" {
+		t.Errorf("listen addresses: got %v %d, %v", hosts, port, err)
 	}
 	if c.Router.Hold != 10*time.Second {
 		t.Errorf("router.hold: got %v, want 10s", c.Router.Hold)
