@@ -133,6 +133,9 @@ func endpointURL(s, protocol string) (string, error) {
 // ListenHosts are the addresses ("*" for all) and the port of postgresql.listen; an error when it
 // is not stated or malformed.
 func (p PostgreSQL) ListenHosts() (hosts []string, port int, err error) {
+	if p.Listen == "" {
+		return nil, 0, fmt.Errorf("postgresql.listen is not stated")
+	}
 	return listenHosts(p.Listen, 5432)
 }
 

@@ -75,6 +75,9 @@ func TestEmptyFile_IsDefaultsWithoutProblems(t *testing.T) {
 			c.PostgreSQL.Authentication.Replication.Username != "replicator" || c.PostgreSQL.Authentication.Rewind.Username != "postgres" {
 			t.Errorf("%q: got %+v, want the defaults", text, c)
 		}
+		if hosts, _, err := c.PostgreSQL.ListenHosts(); err == nil {
+			t.Errorf("%q: got listen addresses %v, want an error", text, hosts)
+		}
 		if err := c.For(config.RoleAgent).Err(); err == nil {
 			t.Errorf("%q: got an agent without a name, want errors", text)
 		}
