@@ -93,5 +93,7 @@ func rehearse(dir string) {
 		h.Close()
 	}
 	// A directory that no process can be in.
-	_, _ = process.Sweep("/proc/self/fd/none", 0, 0)
+	hunt := process.NewHunt("/proc/self/fd/none")
+	defer hunt.Close()
+	_, _ = hunt.Kill(0, 0)
 }

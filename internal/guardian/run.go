@@ -62,6 +62,8 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 		p.store(wLocked, 1)
 	}
 	g := &guard{page: p, dir: p.dataDir()}
+	g.hunt = process.NewHunt(g.dir)
+	defer g.hunt.Close()
 	rehearse(g.dir)
 	log.Info("guardian started", "pid", me.PID, "data_dir", g.dir, "memory_locked", notes.memoryLocked)
 	for _, n := range notes.refused {
@@ -78,7 +80,8 @@ type guard struct {
 	dir     string
 	sent    Step // the last signal sent in this fence
 	sentPID int  // and to whom
-	empty   int  // rounds in a row in which nothing was alive
+	hunt    *process.Hunt
+	empty   int // rounds in a row in which nothing was alive
 	lastErr error
 }
 
@@ -140,12 +143,13 @@ func (g *guard) fence(now time.Duration) (done bool) {
 	p := g.page
 	ladder := lease.Ladder{Immediate: time.Duration(p.load(wImmediate)), Kill: time.Duration(p.load(wKill))}
 	step := max(due(now, time.Duration(p.load(wBegan)), ladder), StepFast)
+	pid, start := int(p.load(wPID)), uint64(p.load(wStart))
 	alive := 0
 	var err error
 	if step == StepKill {
-		alive, err = process.Sweep(g.dir, int(p.load(wPID)), uint64(p.load(wStart)))
+		alive, err = g.hunt.Kill(pid, start)
 	} else {
-		alive, err = g.ask(step)
+		alive, err = g.ask(step, pid, start)
 	}
 	if err != nil {
 		g.lastErr = err
@@ -163,31 +167,18 @@ func (g *guard) fence(now time.Duration) (done bool) {
 
 // ask sends the postmaster the signal of step, once, and says how many processes are alive.
 // Without a postmaster the backends that it left behind are killed at once.
-func (g *guard) ask(step Step) (alive int, err error) {
-	p := g.page
-	boss, err := process.Open(int(p.load(wPID)), uint64(p.load(wStart)))
-	if errors.Is(err, process.ErrGone) {
-		list, err := process.List(g.dir, 0)
-		if err != nil || len(list) == 0 {
-			return 0, err
-		}
-		root, ok := process.Root(list)
-		if !ok {
-			return process.Sweep(g.dir, 0, 0)
-		}
-		if boss, err = process.Open(root.PID, root.Start); err != nil {
-			return len(list), nil // it went just now; look again
-		}
-		return 1, g.signal(boss, step)
+func (g *guard) ask(step Step, pid int, start uint64) (alive int, err error) {
+	boss, alive, err := g.hunt.Look(pid, start)
+	switch {
+	case boss != nil:
+		return alive, errors.Join(err, g.signal(boss, step))
+	case alive > 0:
+		return g.hunt.Kill(0, 0)
 	}
-	if err != nil {
-		return 0, err
-	}
-	return 1, g.signal(boss, step)
+	return alive, err
 }
 
 func (g *guard) signal(boss *process.Handle, step Step) error {
-	defer boss.Close()
 	if g.sent >= step && g.sentPID == boss.PID {
 		return nil
 	}

@@ -9,89 +9,112 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sweepEvery is the pause between two looks at the process list while processes die.
-const sweepEvery = 5 * time.Millisecond
+// Hunt ends the server processes of one data directory. It keeps hold of every process that it
+// has seen until that one is really gone: one that is in the middle of its end has no program and
+// no directory any more and no longer shows in a List, though its sockets may still be open.
+// It is for one goroutine.
+type Hunt struct {
+	dir  string
+	seen map[int]*Handle
+}
 
-// Sweep does one round of killing: it stops the postmaster so that it forks no more, kills every
-// other server process of dir, then the postmaster, and says how many were alive when it looked.
-// Processes that are on their way out are counted until they are gone.
-func Sweep(dir string, postmaster int, start uint64) (alive int, err error) {
-	boss, openErr := Open(postmaster, start)
-	if openErr != nil {
-		if !errors.Is(openErr, ErrGone) {
-			err = openErr
+// NewHunt begins one; it touches nothing.
+func NewHunt(dir string) *Hunt { return &Hunt{dir: dir, seen: map[int]*Handle{}} }
+
+// Close lets go of all processes. It may be called twice.
+func (h *Hunt) Close() {
+	for pid, p := range h.seen {
+		p.Close()
+		delete(h.seen, pid)
+	}
+}
+
+// Look finds the processes that are alive now, or were seen before and are not gone, and counts
+// them. Boss is the postmaster: the one that was named (0: none) if it lives, else the one process
+// that is nobody's child, else nil. It stays the hunt's.
+func (h *Hunt) Look(postmaster int, start uint64) (boss *Handle, alive int, err error) {
+	for pid, p := range h.seen {
+		if p.Gone() {
+			p.Close()
+			delete(h.seen, pid)
 		}
+	}
+	if boss, err = h.hold(postmaster, start); boss == nil {
 		postmaster = 0
-	} else {
-		defer boss.Close()
-		if e := boss.Signal(unix.SIGSTOP); e != nil && !errors.Is(e, ErrGone) {
-			err = e
-		}
 	}
-	list, listErr := List(dir, postmaster)
-	if listErr != nil {
-		err = errors.Join(err, listErr)
-	}
-	if postmaster == 0 {
-		// Its number was not known or is out of date: whoever is on top may fork, so it stops first.
-		if root, ok := Root(list); ok {
-			if h, e := Open(root.PID, root.Start); e == nil {
-				_ = h.Signal(unix.SIGSTOP)
-				h.Close()
-				if again, e := List(dir, root.PID); e == nil {
-					list = again
-				}
-			}
-		}
-	}
+	list, listErr := List(h.dir, postmaster)
+	err = errors.Join(err, listErr)
 	for _, p := range list {
-		if p.PID != postmaster {
-			if e := kill(p); e != nil {
-				err = errors.Join(err, e)
-			}
-		}
-	}
-	if boss != nil {
-		if e := boss.Signal(unix.SIGKILL); e != nil && !errors.Is(e, ErrGone) {
+		if _, e := h.hold(p.PID, p.Start); e != nil {
 			err = errors.Join(err, e)
 		}
-		if !boss.Gone() && !contains(list, postmaster) {
-			return len(list) + 1, err
-		}
 	}
-	return len(list), err
+	if root, ok := Root(list); ok && boss == nil {
+		boss = h.seen[root.PID]
+	}
+	return boss, len(h.seen), err
 }
 
-func contains(list []Process, pid int) bool {
-	for _, p := range list {
-		if p.PID == pid {
-			return true
-		}
+// hold takes hold of a process, once; nil when it is gone.
+func (h *Hunt) hold(pid int, start uint64) (*Handle, error) {
+	if p, ok := h.seen[pid]; ok && p.Start == start {
+		return p, nil
 	}
-	return false
-}
-
-func kill(p Process) error {
-	h, err := Open(p.PID, p.Start)
+	p, err := Open(pid, start)
+	if errors.Is(err, ErrGone) {
+		return nil, nil
+	}
 	if err != nil {
-		if errors.Is(err, ErrGone) {
-			return nil
-		}
-		return err
+		return nil, err
 	}
-	defer h.Close()
-	if err := h.Signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrGone) {
-		return err
+	if old := h.seen[pid]; old != nil {
+		old.Close() // the number changed hands, so that one is gone
 	}
-	return nil
+	h.seen[pid] = p
+	return p, nil
 }
 
-// KillAll sweeps until no server process of dir is left, and returns nil only then. It gives up
+// Kill does one round: it stops the postmaster so that it forks no more, kills every other
+// process, then the postmaster, and returns how many were alive when it looked.
+func (h *Hunt) Kill(postmaster int, start uint64) (alive int, err error) {
+	boss, alive, err := h.Look(postmaster, start)
+	if alive == 0 {
+		return 0, err
+	}
+	if boss != nil {
+		err = errors.Join(err, ignoreGone(boss.Signal(unix.SIGSTOP)))
+		// What it forked between the look and the stop.
+		_, alive, _ = h.Look(boss.PID, boss.Start)
+	}
+	for _, p := range h.seen {
+		if p != boss {
+			err = errors.Join(err, ignoreGone(p.Signal(unix.SIGKILL)))
+		}
+	}
+	if boss != nil && h.seen[boss.PID] == boss {
+		err = errors.Join(err, ignoreGone(boss.Signal(unix.SIGKILL)))
+	}
+	return max(alive, 1), err
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, ErrGone) {
+		return nil
+	}
+	return err
+}
+
+// sweepEvery is the pause between two rounds while processes die.
+const sweepEvery = 5 * time.Millisecond
+
+// KillAll kills until no server process of dir is left, and returns nil only then. It gives up
 // when ctx ends: a process in an uninterruptible sleep (a dead disk) cannot be killed by anybody.
 // Postmaster may be 0.
 func KillAll(ctx context.Context, dir string, postmaster int, start uint64) error {
+	hunt := NewHunt(dir)
+	defer hunt.Close()
 	for empty := 0; ; {
-		n, err := Sweep(dir, postmaster, start)
+		n, err := hunt.Kill(postmaster, start)
 		if n == 0 && err == nil {
 			// Twice in a row, so that a process that was forked during the first look is seen.
 			if empty++; empty == 2 {

@@ -31,6 +31,8 @@ type Process struct {
 	Start uint64
 	// State is the kernel's letter: R, S, D, T (stopped), Z (dead, not yet reaped), ...
 	State byte
+	// Name is the program's file name, cut to 15 bytes.
+	Name string
 }
 
 // Dead says whether the process has ended and only waits for its parent to notice.
@@ -67,7 +69,7 @@ func parseStat(b []byte) (Process, error) {
 	if len(f) <= start || len(f[state]) != 1 {
 		return Process{}, fmt.Errorf("parse process state: want at least 22 fields, got %q", clip(b))
 	}
-	p := Process{PID: pid, State: f[state][0]}
+	p := Process{PID: pid, State: f[state][0], Name: string(b[open+1 : end])}
 	if p.PPID, err = strconv.Atoi(f[ppid]); err != nil {
 		return Process{}, fmt.Errorf("parse process state: parent: %w", err)
 	}
@@ -96,8 +98,13 @@ var serverNames = map[string]bool{"postgres": true, "postmaster": true, "edb-pos
 
 // isServer says whether the program of pid is PostgreSQL's server. A package upgrade leaves
 // " (deleted)" behind the name. An operator's shell that stands in the data directory is none.
+// One that has just been killed has no program any more, and is known by its name.
 func isServer(pid int) bool {
 	exe, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+	if errors.Is(err, os.ErrNotExist) {
+		p, err := Find(pid)
+		return err == nil && serverNames[p.Name]
+	}
 	if err != nil {
 		return false
 	}

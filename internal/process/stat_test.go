@@ -3,9 +3,9 @@ package process
 import "testing"
 
 func TestParseStat_NameWithParentheses(t *testing.T) {
-	line := "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2\n"
+	line := "42 ((a) b (c)) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1 2\n"
 	got, err := parseStat([]byte(line))
-	want := Process{PID: 42, PPID: 1, Start: 987654, State: 'S'}
+	want := Process{PID: 42, PPID: 1, Start: 987654, State: 'S', Name: "(a) b (c)"}
 	if err != nil || got != want {
 		t.Fatalf("got %+v, %v, want %+v", got, err, want)
 	}
