@@ -136,7 +136,11 @@ func testLargeValues(t *testing.T, open Open) {
 		if got := snap.Entries[fmt.Sprintf("big%d", i)].Value; !bytes.Equal(got, big) {
 			t.Errorf("got %d bytes, want the %d written", len(got), len(big))
 		}
-		if u := next(t, w); len(u.Changes) != 1 || !bytes.Equal(u.Changes[0].Entry.Value, big) {
+		u := next(t, w)
+		if u.Err != nil {
+			t.Fatalf("the watch ended: %v", u.Err)
+		}
+		if len(u.Changes) != 1 || !bytes.Equal(u.Changes[0].Entry.Value, big) {
 			t.Errorf("got an update with %d changes, want one with the value written", len(u.Changes))
 		}
 	}

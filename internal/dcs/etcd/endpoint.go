@@ -24,6 +24,8 @@ const (
 	// aside at least; it doubles with each failure that follows soon after a recovery.
 	quarantineMin = time.Second
 	quarantineMax = 30 * time.Second
+	// tokenTimeout is how long a member may take to check a password, which is made slow on purpose.
+	tokenTimeout = 5 * time.Second
 	// maxMessage bounds one answer. Everything in a scope together is far below it.
 	maxMessage = 64 << 20
 )
@@ -71,7 +73,7 @@ func newEndpoint(s *Store, url string) *endpoint {
 			TLS:         tlsConfig,
 			Username:    cfg.Username,
 			Password:    cfg.Password,
-			DialTimeout: cfg.DialTimeout,
+			DialTimeout: max(cfg.DialTimeout, tokenTimeout), // bounds only the wait for a token
 			Context:     s.ctx,
 			// gRPC pings no more often than every 10 s; what counts is that a keepalive timeout
 			// also sets TCP_USER_TIMEOUT: a connection whose bytes stay unacknowledged that long

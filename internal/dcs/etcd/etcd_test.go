@@ -39,6 +39,7 @@ func start(dir string) (*embed.Etcd, string, error) {
 	cfg.Name, cfg.Dir = "test", dir
 	cfg.TickMs, cfg.ElectionMs = 20, 200
 	cfg.UnsafeNoFsync = true
+	cfg.BcryptCost = 4 // the least: passwords of tests need no protection
 	cfg.Logger = "zap"
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	local := func() []url.URL { return []url.URL{{Scheme: "http", Host: freeAddr()}} }

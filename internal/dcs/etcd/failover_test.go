@@ -260,7 +260,7 @@ func TestAuth(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	config := etcd.Config{Endpoints: []string{addr}, Prefix: "/service/t/", Username: "hathi", Password: "right"}
+	config := etcd.Config{Endpoints: []string{addr}, Prefix: "/service/t/", Username: "hathi", Password: "right", RequestTimeout: 20 * time.Second}
 	if _, err := open(t, config).Commit(ctx, put("k", "v")); err != nil {
 		t.Errorf("right password: %v", err)
 	}
@@ -269,7 +269,7 @@ func TestAuth(t *testing.T) {
 	if _, err := open(t, elsewhere).Commit(ctx, put("k", "v")); !errors.Is(err, dcs.ErrUnavailable) || !strings.Contains(err.Error(), "permission denied") {
 		t.Errorf("other scope: got %v, want %v with the reason", err, dcs.ErrUnavailable)
 	}
-	config.Password, config.RequestTimeout = "wrong", time.Second
+	config.Password, config.RequestTimeout = "wrong", 3*time.Second
 	if _, err := open(t, config).Commit(ctx, put("k", "v")); !errors.Is(err, dcs.ErrUnavailable) || !strings.Contains(err.Error(), "authentication failed") {
 		t.Errorf("wrong password: got %v, want %v with the reason", err, dcs.ErrUnavailable)
 	}

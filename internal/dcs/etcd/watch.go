@@ -140,7 +140,9 @@ func (s *Store) watchOn(ctx context.Context, after int64, ch chan<- dcs.Update) 
 	defer func() { cancel(); <-both; <-both }()
 
 	w := &watcher{store: s, start: after, after: after, ch: ch}
-	heard := time.Now()
+	// Silence is counted in ticks, not by the clock: a process that was itself stopped, or starved,
+	// comes back to one tick and must not blame the member.
+	silent := 0
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	for {
@@ -156,9 +158,9 @@ func (s *Store) watchOn(ctx context.Context, after int64, ch chan<- dcs.Update) 
 			if err := w.deliver(ctx, resp); err != nil {
 				return fmt.Errorf("endpoint %s: %w", e.url, err)
 			}
-			heard = time.Now() // after the delivery: a slow reader is not a silent member
+			silent = 0 // after the delivery: a slow reader is not a silent member
 		case <-tick.C:
-			if time.Since(heard) > silenceMax {
+			if silent++; silent > int(silenceMax/progressEvery) {
 				e.failed(ErrSilent)
 				return fmt.Errorf("endpoint %s: %w", e.url, ErrSilent)
 			}
