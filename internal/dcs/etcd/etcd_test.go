@@ -18,10 +18,10 @@ import (
 )
 
 // member starts one real etcd member with short election times and returns its client address.
-func member(t *testing.T) (addr string, stop func()) {
+func member(t *testing.T, options ...func(*embed.Config)) (addr string, stop func()) {
 	t.Helper()
 	for try := 0; ; try++ {
-		e, addr, err := start(t.TempDir())
+		e, addr, err := start(t.TempDir(), options...)
 		if err == nil {
 			var once sync.Once
 			stop := func() { once.Do(e.Close) }
@@ -34,7 +34,7 @@ func member(t *testing.T) (addr string, stop func()) {
 	}
 }
 
-func start(dir string) (*embed.Etcd, string, error) {
+func start(dir string, options ...func(*embed.Config)) (*embed.Etcd, string, error) {
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = "test", dir
 	cfg.TickMs, cfg.ElectionMs = 20, 200
@@ -46,6 +46,9 @@ func start(dir string) (*embed.Etcd, string, error) {
 	cfg.ListenClientUrls, cfg.ListenPeerUrls = local(), local()
 	cfg.AdvertiseClientUrls, cfg.AdvertisePeerUrls = cfg.ListenClientUrls, cfg.ListenPeerUrls
 	cfg.InitialCluster = cfg.InitialClusterFromName("test")
+	for _, o := range options {
+		o(cfg)
+	}
 	e, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return nil, "", err
