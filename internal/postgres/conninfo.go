@@ -98,7 +98,8 @@ func (s *Server) WritePassFile() error { return s.writePassFile() }
 
 func (s *Server) writePassFile(more ...PassEntry) error {
 	entries := more
-	for _, l := range []Login{s.cfg.Replication, s.cfg.Rewind, s.cfg.Superuser} {
+	// The first line that matches counts, so the order is that of EnsureRoles.
+	for _, l := range []Login{s.cfg.Superuser, s.cfg.Replication, s.cfg.Rewind} {
 		if l.Username != "" && l.Password != "" {
 			entries = append(entries, PassEntry{User: l.Username, Password: l.Password})
 		}

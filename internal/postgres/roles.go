@@ -34,6 +34,7 @@ func (s *Server) EnsureRoles(ctx context.Context) (changed []string, err error) 
 					return err
 				}
 			}
+			done := map[string]bool{}
 			for _, r := range []struct {
 				login      Login
 				attributes string
@@ -47,6 +48,12 @@ func (s *Server) EnsureRoles(ctx context.Context) (changed []string, err error) 
 				if r.login.Username == "" {
 					continue
 				}
+				// One role may serve several purposes; its password is then the first one's, as in
+				// the password file.
+				if done[r.login.Username] {
+					r.login.Password = ""
+				}
+				done[r.login.Username] = true
 				did, err := ensureRole(ctx, tx, r.login, r.attributes, r.missing)
 				if err != nil {
 					return fmt.Errorf("role %q: %w", r.login.Username, err)

@@ -88,6 +88,15 @@ func TestServer_LifeOfAPrimary(t *testing.T) {
 		t.Fatalf("got %v, %v the second time, want nothing", changed, err)
 	}
 
+	// One role for two purposes, with two passwords in the configuration: no see-saw.
+	shared := n.cfg
+	shared.Rewind = postgres.Login{Username: "postgres", Password: "another"}
+	third := postgres.New(shared)
+	defer third.Close()
+	if changed, err = third.EnsureRoles(ctx); err != nil || len(changed) != 0 {
+		t.Fatalf("got %v, %v with a shared role, want nothing", changed, err)
+	}
+
 	if r := n.stop(t, postgres.StopOptions{KillAfter: patience}); r.Last != postgres.StepFast || !r.Clean() {
 		t.Fatalf("got %+v, want a fast shutdown", r)
 	}
