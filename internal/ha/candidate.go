@@ -2,6 +2,7 @@ package ha
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +16,7 @@ func (d *decider) candidate() Decision {
 	switch {
 	case view.SyncBad:
 		return d.wait(d.passiveState(), idle, "the synchronous state in the store cannot be read: nobody can tell who may lead; repair or delete the key")
-	case lock.Paused && !d.ours():
+	case lock.Paused && !d.ours() && !d.forced():
 		return d.wait(d.passiveState(), idle, "%s put its fence down for a pause and has not come back: only an operator can tell whether it is off (failover with force)", lock.Node)
 	case !d.Lease.GuardianAlive:
 		return d.wait(d.passiveState(), soon, "the guardian does not answer: without it this node does not lead")
@@ -23,18 +24,16 @@ func (d *decider) candidate() Decision {
 		return d.race()
 	case db.Dir == DirEmpty:
 		return d.wait(StateWaiting, soon, "waiting for a leader to copy from")
-	case view.Initialize != "" && db.SystemID != "" && db.SystemID != view.Initialize:
+	case d.foreign():
 		return d.wait(StateBroken, 5*time.Second, "the data directory belongs to another cluster (system identifier %s, here %s): it is left alone; move it away, and a copy is made here", db.SystemID, view.Initialize)
 	}
 	switch db.Phase {
 	case Down:
 		return d.candidateDown()
-	case Starting:
-		return d.wait(StateWaiting, soon, "PostgreSQL is starting")
-	case Mute:
-		return d.wait(StateWaiting, idle, "PostgreSQL does not answer")
+	case Up:
+		return d.elect()
 	}
-	return d.elect()
+	return d.notUp("without a leader")
 }
 
 // race: no cluster exists. Whoever gets the lock first makes it.
@@ -43,8 +42,11 @@ func (d *decider) race() Decision {
 	if d.Self.Tags.FailoverPriority() == 0 {
 		return d.wait(StateWaiting, idle, "waiting for another member to make the cluster: this one is tagged nofailover")
 	}
-	for name, m := range view.Members {
-		if name != d.Self.Name && m.XLogLocation > 0 {
+	if view.Lock.Timeline > 0 || !view.Sync.Empty() || len(view.History) > 0 {
+		return d.wait(StateWaiting, idle, "no cluster is recorded (initialize is missing), but the store remembers one: waiting for a member that has its data; to make a new cluster, remove the keys of the old one")
+	}
+	for _, name := range slices.Sorted(maps.Keys(view.Members)) {
+		if name != d.Self.Name && view.Members[name].XLogLocation > 0 {
 			return d.wait(StateWaiting, idle, "no cluster is recorded, but %s has data: waiting for it", name)
 		}
 	}
@@ -59,18 +61,21 @@ func (d *decider) race() Decision {
 // else starts as a standby, to know its position and to serve reads.
 func (d *decider) candidateDown() Decision {
 	view, db, lock := d.Store.View, d.DB, d.Store.View.Lock
-	if db.Failure != "" && d.Now-db.PhaseAt < retryFailed {
+	if d.startFailedLately() {
 		return d.wait(StateWaiting, idle, "PostgreSQL could not be started (%s): trying again in a moment", db.Failure)
 	}
 	last := d.ours() || lock.Clean() && view.Status.Shutdown && view.Status.Timeline == db.ControlTimeline && db.Control == ControlShutDown && db.ControlCheckpoint >= view.Status.Optime
 	entitled := view.Sync.Empty() || view.Sync.Leader == d.Self.Name
-	if last && entitled && db.Control.WasPrimary() && db.ControlTimeline == lock.Timeline && d.Self.Tags.FailoverPriority() > 0 && lock.Successor == "" {
+	if last && entitled && db.Control.WasPrimary() && !db.Copy && db.ControlTimeline == lock.Timeline && d.Self.Tags.FailoverPriority() > 0 && lock.Successor == "" {
 		return d.act(StateRestarting, 0, 0, fmt.Sprintf("this node led last, in epoch %d, and nobody led since: leading again", lock.Epoch),
 			Kill{Why: "before the start"}, d.take())
 	}
 	next := lock.Successor
 	if next == d.Self.Name {
 		next = ""
+	}
+	if next != "" && db.Control.WasPrimary() && db.Control != ControlShutDown && d.Now-d.m.NoLeaderSince < d.grace() {
+		return d.wait(StateWaiting, soon, "waiting for %s, which was named to lead, to compare histories before PostgreSQL is started", next)
 	}
 	return d.act(StateFollowing, 0, soon, "nobody leads: starting PostgreSQL read-only to know how far it is", Start{Upstream: next})
 }
@@ -92,14 +97,19 @@ func (d *decider) coldWait() time.Duration {
 // elect: nobody leads and PostgreSQL here is a running standby.
 func (d *decider) elect() Decision {
 	view, lock := d.Store.View, d.Store.View.Lock
-	req := view.Failover
+	req := d.request()
 	ordered := req != nil && req.Candidate == d.Self.Name
-	force := ordered && req.Force
+	force := d.forced()
 	if d.Now < d.Store.PromisedUntil {
 		return d.wait(StateFollowing, d.Store.PromisedUntil-d.Now, "this node promised %s not to lead while the store is away", lock.Node)
 	}
 	if no := d.unfit(force); no != "" {
 		return d.wait(StateFollowing, idle, "not a candidate: %s", no)
+	}
+	if n := d.m.PromoteFailures; n > 0 && !ordered {
+		if pause := min(retryFailed<<min(n-1, 6), crashWindow); d.Now-d.m.FailedAt < pause {
+			return d.wait(StateFollowing, idle, "not a candidate for another %s: the last promotion here failed (%s)", (pause - (d.Now - d.m.FailedAt)).Round(time.Second), d.m.LastFailure)
+		}
 	}
 	if d.complete() && lock.Successor == d.Self.Name {
 		return d.act(StateCandidate, 0, 0, fmt.Sprintf("the former leader stopped cleanly at %s and named this node, which has everything", view.Status.Optime), d.take())
@@ -138,7 +148,7 @@ func (d *decider) unfit(force bool) string {
 		return "it was not a member when the last leader wrote /failsafe, and may not know of it"
 	case force:
 		return ""
-	case lock.Timeline != 0 && db.Timeline < lock.Timeline:
+	case lock.Timeline != 0 && db.Timeline < lock.Timeline && !d.ours(): // ours: only this directory could have written it
 		return fmt.Sprintf("it is on timeline %d, and timeline %d may hold acknowledged commits", db.Timeline, lock.Timeline)
 	case lock.Timeline != 0 && db.Timeline > lock.Timeline:
 		return fmt.Sprintf("it is on timeline %d, but the cluster knows none after %d: it was promoted behind the cluster's back", db.Timeline, lock.Timeline)
@@ -182,7 +192,7 @@ func (d *decider) unsafe() string {
 // preferred is a member that should lead rather than this one, or "".
 func (d *decider) preferred() string {
 	lock := d.Store.View.Lock
-	if req := d.Store.View.Failover; req != nil && req.Candidate != "" && req.Candidate != d.Self.Name {
+	if req := d.request(); req != nil && req.Candidate != "" && req.Candidate != d.Self.Name {
 		if a, ok := d.Peers.Answers[req.Candidate]; ok && a.Eligible {
 			return req.Candidate
 		}
@@ -227,14 +237,22 @@ func (d *decider) coldFor() time.Duration {
 func (d *decider) because() string {
 	sync := d.Store.View.Sync
 	switch {
+	case d.forced() && (d.unfit(false) != "" || d.unsafe() != ""):
+		return "nobody leads, and an operator ordered this node to lead although commits may be missing here"
 	case d.complete():
 		return "nobody leads, and this node has everything that the last leader wrote"
 	case sync.Leader == d.Self.Name:
 		return "nobody leads, and this node led last: it has every acknowledged commit"
+	case !sync.Empty() && sync.Quorum == 0:
+		return fmt.Sprintf("nobody leads, and each of the synchronous standbys %s has every acknowledged commit; this node is at %s", orNone(sync.Standbys), d.DB.LSN)
 	case !sync.Empty():
 		return fmt.Sprintf("nobody leads; %d of %s confirm that this node, at %s, has every acknowledged commit", sync.Quorum, orNone(sync.Standbys), d.DB.LSN)
 	}
-	return fmt.Sprintf("nobody leads; this node is at %s, %d bytes behind the last known position of the leader, and nobody who answers is ahead", d.DB.LSN, d.DB.LSN.Behind(d.Store.View.Status.Optime))
+	others := "nobody who answers should lead rather"
+	if other := d.preferred(); other != "" {
+		others = other + " did not take the lead in time"
+	}
+	return fmt.Sprintf("nobody leads; this node is at %s, %d bytes behind the last known position of the leader, and %s", d.DB.LSN, d.DB.LSN.Behind(d.Store.View.Status.Optime), others)
 }
 
 // Eligible says whether the node could lead if the lock were free, and if not, why; it is what a
@@ -252,10 +270,13 @@ func Eligible(o Observation) (bool, string) {
 		return false, "its PostgreSQL is " + o.DB.Phase.String()
 	case o.Request.Shutdown:
 		return false, "it is shutting down"
-	case o.DB.SystemID != "" && o.Store.View.Initialize != "" && o.DB.SystemID != o.Store.View.Initialize:
+	case d.foreign():
 		return false, "its data belongs to another cluster"
 	case o.Job.Running():
 		return false, "it is busy with " + string(o.Job.Kind)
+	}
+	if n := len(o.Memory.Crashes); n >= crashLimit {
+		return false, fmt.Sprintf("its PostgreSQL ended unasked %d times in the last minutes", n)
 	}
 	if no := d.unfit(false); no != "" {
 		return false, no

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hathi-ha/hathi/internal/cluster"
 	"github.com/hathi-ha/hathi/internal/lease"
+	"github.com/hathi-ha/hathi/internal/quorum"
 )
 
 // Timings of decisions that no configuration states.
@@ -26,6 +27,10 @@ const (
 	crashLimit  = 3
 	// retryFailed is the wait after a failed clone, rewind or start before the next try.
 	retryFailed = 5 * time.Second
+	// retryBroken is the wait between starts where even a new copy did not help.
+	retryBroken = time.Minute
+	// maxRewinds is how many rewinds may end well without the standby streaming after them.
+	maxRewinds = 2
 	// idle is how long the next tick may wait when nothing happens.
 	idle = time.Second
 	// soon is the wait where something is expected to change within moments.
@@ -39,14 +44,20 @@ const (
 func Decide(o Observation) Decision {
 	d := decider{Observation: o, m: o.Memory}
 	d.m.Crashes = slices.Clone(o.Memory.Crashes)
+	d.deposed()
 	d.remember()
-	dec := d.decide()
+	dec := d.answered(d.decide())
+	switch {
+	case !d.Lease.Held:
+		dec.Vouch = 0
+	case !d.Lease.GuardianAlive && !d.Store.View.Lock.Paused && dec.Vouch > 0:
+		// If this process died too, nobody would end PostgreSQL in time.
+		dec.Vouch = 0
+		dec.Why += "; the guardian does not answer: the lock is not renewed until it does"
+		dec.Wait = min(dec.Wait, soon)
+	}
 	if dec.State != d.m.State {
 		d.m.State, d.m.Since = dec.State, o.Now
-	}
-	if d.leader() != "" && d.Store.Reachable && !d.Store.View.Lock.Paused && dec.Wait > 0 {
-		// Look again at the very instant at which the lock would count as expired.
-		dec.Wait = min(dec.Wait, max(d.expiresAt()-d.Now, time.Millisecond))
 	}
 	dec.Memory = d.m
 	return dec
@@ -75,16 +86,52 @@ func (d *decider) expiresAt() time.Duration {
 	return d.Store.LockSeenAt + lease.TakeoverAfter(d.leaseTTL())
 }
 
-// leader is the member that holds an unexpired lock, this node apart; "" for none.
+// leader is the member that holds an unexpired lock, this data directory apart; "" for none. It can
+// bear this member's own name, when the directory is another.
 func (d *decider) leader() string {
 	l := d.Store.View.Lock
 	if !d.Store.Seen || !l.Held() || d.ours() {
 		return ""
 	}
-	if !d.Store.Reachable || l.Paused || d.Now < d.expiresAt() {
+	if !d.Store.Reachable || d.Now < d.expiresAt() {
 		return l.Node // without news of the store nobody is deposed
 	}
+	if l.Paused && !d.forced() {
+		return l.Node // its fence is down: that it is silent says nothing
+	}
 	return ""
+}
+
+// upstreamLeader is leader as somebody to stream from.
+func (d *decider) upstreamLeader() string {
+	if l := d.leader(); l != d.Self.Name {
+		return l
+	}
+	return ""
+}
+
+// request is the fail-over request that is to be carried out now, or nil.
+func (d *decider) request() *cluster.FailoverRequest {
+	req := d.Store.View.Failover
+	if req == nil || req.ScheduledAt != "" && !d.Store.FailoverDue {
+		return nil
+	}
+	return req
+}
+
+// forced says that an operator ordered this node to lead whatever may be lost.
+func (d *decider) forced() bool {
+	req := d.request()
+	return req != nil && req.Candidate == d.Self.Name && req.Force
+}
+
+// deposed drops a hold that the store shows to be over: somebody was made to lead by force.
+func (d *decider) deposed() {
+	l := d.Store.View.Lock
+	if d.Lease.Held && d.Store.Seen && l.Epoch > d.Lease.Epoch && !d.ours() {
+		d.Lease.Held, d.Lease.Ready = false, false
+		d.Lease.Lost = fmt.Sprintf("%s took the lock for epoch %d", orNobody(l.Node), l.Epoch)
+	}
 }
 
 // remember keeps the parts of Memory that follow from the observation alone.
@@ -94,7 +141,36 @@ func (d *decider) remember() {
 	} else if d.m.NoLeaderSince == 0 {
 		d.m.NoLeaderSince = d.Now
 	}
-	if d.Job.Done && d.Job.Failure != "" {
+	d.rememberJob()
+	switch {
+	case d.DB.Phase != Up:
+	case d.DB.Primary:
+		d.m.Copied, d.m.PromoteFailures = false, 0
+	default:
+		d.m.Copied = false
+		if d.DB.Streaming {
+			d.m.RewindFailures, d.m.Rewinds, d.m.CrashClones = 0, 0, 0
+		}
+	}
+	if d.DB.LSN != d.m.StuckAt || d.DB.Phase != Up || d.DB.Streaming {
+		d.m.StuckAt, d.m.StuckSince = d.DB.LSN, d.Now
+	}
+	// A postmaster that ended without being asked to is a crash, counted once.
+	wasUp := false
+	switch d.m.State {
+	case StateLeading, StateRestarting, StateFollowing, StateCandidate, StatePromoting:
+		wasUp = true
+	}
+	if d.DB.Phase == Down && wasUp && !d.DB.Fenced && d.m.StopFor == StopNone && d.DB.PhaseAt > d.m.Since && !d.crashNoted() {
+		d.m.Crashes = append(d.m.Crashes, d.DB.PhaseAt)
+	}
+	d.m.Crashes = slices.DeleteFunc(d.m.Crashes, func(at time.Duration) bool { return d.Now-at > crashWindow })
+}
+
+func (d *decider) rememberJob() {
+	switch {
+	case !d.Job.Done:
+	case d.Job.Failure != "":
 		d.m.LastFailure, d.m.FailedAt = d.Job.Failure, d.Now
 		switch d.Job.Kind {
 		case JobRewind:
@@ -102,34 +178,30 @@ func (d *decider) remember() {
 		case JobClone:
 			d.m.CloneFailures++
 		}
+	case d.Job.Kind == JobClone:
+		d.m.CloneFailures, d.m.FromLeader, d.m.Copied = 0, false, true
+	case d.Job.Kind == JobRewind:
+		d.m.RewindFailures, d.m.Copied = 0, true
+		d.m.Rewinds++
 	}
-	if d.Job.Finished(JobRewind) || d.DB.Streaming {
-		d.m.RewindFailures = 0
-	}
-	if d.Job.Finished(JobClone) {
-		d.m.CloneFailures = 0
-	}
-	// A postmaster that ended without being asked to is a crash, counted once.
-	wasUp := d.m.State == StateLeading || d.m.State == StateRestarting || d.m.State == StateFollowing
-	if d.DB.Phase == Down && wasUp && d.m.StopFor == StopNone && d.DB.PhaseAt > d.m.Since && !d.crashNoted() {
-		d.m.Crashes = append(d.m.Crashes, d.DB.PhaseAt)
-	}
-	d.m.Crashes = slices.DeleteFunc(d.m.Crashes, func(at time.Duration) bool { return d.Now-at > crashWindow })
 }
 
 func (d *decider) crashNoted() bool { return slices.Contains(d.m.Crashes, d.DB.PhaseAt) }
 
 func (d *decider) decide() Decision {
 	paused := d.Store.Seen && d.settings().Pause
+	lead := d.leader()
 	switch {
 	case d.Request.Shutdown:
 		return d.shutdown(paused)
-	case d.Lease.Resumable:
-		return d.act(StateLeading, d.settings().TTL, 0, "the store still shows the lock as ours and the guardian's deadline has not passed: going on as the leader", ResumeLock{})
+	case d.Lease.Resumable && !d.Lease.Held:
+		return d.act(StateLeading, 0, 0, "the store still shows the lock as ours and the guardian's deadline has not passed: going on as the leader", ResumeLock{})
 	case d.mustDemote(paused):
 		return d.demote()
 	case d.Job.Running():
 		return d.busy()
+	case d.Lease.Held && d.Job.Failed(JobBootstrap):
+		return d.bootstrapFailed()
 	case d.DB.Dir == DirForeign:
 		return d.wait(StateBroken, 5*time.Second, "the data directory holds something that is not a PostgreSQL cluster (%s): it is left alone; move it away, and a copy is made here", d.DB.DirWhy)
 	case d.Store.View.LockBad:
@@ -138,8 +210,13 @@ func (d *decider) decide() Decision {
 		return d.paused()
 	case d.Lease.Held:
 		return d.lead()
-	case d.leader() != "":
-		return d.follow(d.leader())
+	case d.DB.Dir == DirEmpty && d.DB.Phase != Down:
+		const why = "the data directory is gone while PostgreSQL runs"
+		return d.act(StateWaiting, 0, soon, why+": ending it", Kill{Why: why})
+	case lead == d.Self.Name:
+		return d.wait(d.passiveState(), idle, "the lock is held under this member's name with another data directory: either a second member bears the name %s, or the directory was replaced, and the lock has to expire first", lead)
+	case lead != "":
+		return d.follow(lead)
 	case !d.Store.Reachable:
 		return d.isolated()
 	default:
@@ -150,14 +227,56 @@ func (d *decider) decide() Decision {
 // act is a decision with effects.
 func (d *decider) act(s State, vouch, wait time.Duration, why string, effects ...Effect) Decision {
 	for _, e := range effects {
-		if stop, ok := e.(Stop); ok {
-			d.m.StopFor = stop.Reason
-		}
-		if _, ok := e.(Start); ok {
+		switch e := e.(type) {
+		case Stop:
+			d.m.StopFor = e.Reason
+		case Start:
 			d.m.StopFor = StopNone
+		case TakeLock:
+			// A new epoch: what an earlier one of ours was about is over.
+			d.m.StopFor, d.m.Handover, d.m.HandoverStep, d.m.HandoverTo = StopNone, 0, HandoverNone, ""
+			d.m.Rules, d.m.Away, d.m.TookFor = quorum.State{}, nil, 0
+			if d.request() != nil {
+				d.m.TookFor = d.Store.View.FailoverRev
+			}
 		}
 	}
 	return Decision{State: s, Why: why, Effects: effects, Vouch: vouch, Wait: wait}
+}
+
+// answered adds the answer to a local request that this decision carries out on its way, or that it
+// does nothing for: nobody is left to wait for something that may never come.
+func (d *decider) answered(dec Decision) Decision {
+	done, starts := map[string]bool{}, false
+	for _, e := range dec.Effects {
+		switch e := e.(type) {
+		case Answer:
+			done[e.Request] = true
+		case Start:
+			starts = true
+		}
+	}
+	idles := len(dec.Effects) == 0 && dec.Wait > 0
+	add := func(request, outcome string, ok bool) {
+		dec.Effects = append(dec.Effects, Answer{Request: request, Outcome: outcome, Done: ok})
+	}
+	if d.Request.Restart && !done["restart"] {
+		switch {
+		case starts:
+			add("restart", "started", true)
+		case idles && d.m.StopFor != StopRestart:
+			add("restart", "not now: "+dec.Why, false)
+		}
+	}
+	if d.Request.Reinit && !done["reinit"] {
+		switch {
+		case d.Lease.Held:
+			add("reinit", "I am the leader, can not reinitialize", false)
+		case idles && d.m.StopFor != StopReinit:
+			add("reinit", "not now: "+dec.Why, false)
+		}
+	}
+	return dec
 }
 
 // wait is a decision to do nothing for now.
@@ -183,121 +302,26 @@ func (d *decider) passiveState() State {
 	return StateWaiting
 }
 
-// mustDemote: a PostgreSQL that could acknowledge writes runs here without the lease.
-func (d *decider) mustDemote(paused bool) bool {
-	if d.Lease.Held || !d.DB.Writable() {
-		return false
-	}
-	if d.Job.Running() && d.Job.Kind == JobStop {
-		return false
-	}
-	if l := d.Store.View.Lock; paused && !(l.Held() && !d.ours()) {
-		// An operator is in charge, and nobody takes a lock that was put down for a pause. Where
-		// somebody was made to take it by force, there must still not be two.
-		return false
-	}
-	// After a restart of the agent the store may not have answered yet. The guardian keeps the
-	// deadline from before; until it passes there is time to find out whose lock it is.
-	if !d.Store.Seen && d.Now < d.Lease.FenceAt {
-		return false
-	}
-	return true
-}
-
-func (d *decider) demote() Decision {
-	why := d.Lease.Lost
-	if why == "" {
-		why = "PostgreSQL runs as a primary here without the lock"
-	}
-	effects := []Effect{}
-	if d.Job.Running() {
-		effects = append(effects, CancelJob{Why: why})
-	}
-	// Where another leader may exist already there is no time for a fast shutdown.
-	l := d.Store.View.Lock
-	late := l.Held() && !d.ours() || d.Now >= d.Lease.FenceAt+lease.LadderFor(d.settings().TTL).Immediate
-	return d.act(StateDemoting, 0, soon, why+": stopping PostgreSQL", append(effects, Stop{Immediate: late, Reason: StopDemote})...)
-}
-
-// busy: a job runs. What is vouched for is that it is within its bound.
-func (d *decider) busy() Decision {
-	ran := d.Now - d.Job.Began
-	within := func(limit time.Duration) time.Duration {
-		if d.Lease.Held && ran < limit {
-			return d.settings().TTL
-		}
-		return 0
-	}
-	switch d.Job.Kind {
-	case JobBootstrap:
-		return d.act(StateBootstrapping, within(24*time.Hour), idle, "making a new cluster")
-	case JobClone:
-		return d.act(StateCloning, 0, idle, "copying the data directory from another member")
-	case JobRewind:
-		return d.act(StateRewinding, 0, idle, "rewinding the data directory onto the leader's history")
-	case JobPromote:
-		return d.act(StatePromoting, within(promoteWithin), soon, "ending recovery")
-	case JobCheckpoint:
-		return d.act(d.m.State, within(10*time.Minute), idle, "checkpoint before the handover")
-	case JobStop:
-		limit := d.settings().PrimaryStopTimeout
-		if limit == 0 {
-			limit = time.Minute
-		}
-		return d.act(d.stopState(), within(limit+10*time.Second), soon, "stopping PostgreSQL")
-	}
-	return d.wait(d.m.State, idle, "busy with %s", d.Job.Kind)
-}
-
-func (d *decider) stopState() State {
-	switch d.m.StopFor {
-	case StopHandover, StopHung:
-		return StateHandingOver
-	case StopDemote:
-		return StateDemoting
-	case StopRestart:
-		return StateRestarting
-	}
-	return StateStopping
-}
-
-// shutdown: the agent was told to end. A leader stops cleanly and gives the lock away; in pause
-// PostgreSQL and the lock stay as they are.
-func (d *decider) shutdown(paused bool) Decision {
-	why := "the agent is shutting down"
-	switch {
-	case paused && d.DB.Phase != Down:
-		return d.wait(StateStopped, 0, "%s; PostgreSQL keeps running because the cluster is paused", why)
-	case d.Job.Running() && d.Job.Kind != JobStop:
-		return d.act(StateStopping, d.settings().TTL, soon, why, CancelJob{Why: why})
-	case d.Job.Running():
-		return d.busy()
-	case d.DB.Phase != Down && d.m.StopFor == StopShutdown && d.Job.Failed(JobStop):
-		return d.act(StateStopping, d.settings().TTL, soon, why+"; PostgreSQL did not stop when asked", Kill{Why: why})
-	case d.DB.Phase != Down:
-		return d.act(StateStopping, d.settings().TTL, soon, why, Stop{Reason: StopShutdown})
-	case d.Lease.Held && d.Lease.Ready && d.DB.Control == ControlShutDown:
-		return d.act(StateStopped, d.settings().TTL, 0, why+": PostgreSQL stopped cleanly, giving the lock back",
-			ReleaseLock{Shutdown: true, Optime: d.DB.ControlCheckpoint, Timeline: d.DB.ControlTimeline})
-	case d.Lease.Held:
-		return d.act(StateStopped, d.settings().TTL, 0, why+": giving the lock back", ReleaseLock{Uninitialize: d.Store.View.Initialize == ""})
-	}
-	return d.wait(StateStopped, 0, "%s", why)
-}
-
 // isolated: the store does not answer and no leader is known. A standby keeps doing what it does; a
 // stopped PostgreSQL is started read-only, so that reads go on.
 func (d *decider) isolated() Decision {
 	const why = "the store does not answer"
+	db := d.DB
 	switch {
-	case d.DB.Dir == DirEmpty:
+	case db.Dir == DirEmpty:
 		return d.wait(StateWaiting, idle, "%s: nothing can be decided about an empty data directory", why)
-	case d.DB.Phase == Down && d.Store.Seen && !d.failedLately():
+	case db.Phase == Up:
+		return d.wait(d.passiveState(), idle, "%s: staying as it is", why)
+	case db.Phase != Down:
+		return d.notUp("while the store does not answer")
+	case d.foreign():
+		return d.wait(StateBroken, idle, "%s, and the data directory belongs to another cluster: it is left alone", why)
+	case d.startFailedLately():
+		return d.wait(StateWaiting, idle, "%s, and PostgreSQL could not be started (%s): trying again in a moment", why, db.Failure)
+	case d.Store.Seen && !d.failedLately():
 		return d.act(StateFollowing, 0, soon, why+": starting PostgreSQL read-only", Start{Upstream: d.lastLeader()})
-	case d.DB.Phase == Down:
-		return d.wait(StateWaiting, idle, "%s: waiting for it before PostgreSQL is started", why)
 	}
-	return d.wait(d.passiveState(), idle, "%s: staying as it is", why)
+	return d.wait(StateWaiting, idle, "%s: waiting for it before PostgreSQL is started", why)
 }
 
 // lastLeader is the member that held the lock last, this node apart.
@@ -308,65 +332,17 @@ func (d *decider) lastLeader() string {
 	return ""
 }
 
-func (d *decider) failedLately() bool {
-	return d.m.FailedAt != 0 && d.Now-d.m.FailedAt < retryFailed
+// foreign says whether the data directory belongs to another cluster.
+func (d *decider) foreign() bool {
+	known := d.Store.View.Initialize
+	return known != "" && d.DB.SystemID != "" && d.DB.SystemID != known
 }
 
-// paused: a human is in charge. Nothing is started, stopped, promoted or demoted except on request.
-func (d *decider) paused() Decision {
-	const why = "the cluster is paused"
-	vouch := d.settings().TTL
-	if d.Lease.Held && !d.Store.View.Lock.Paused && d.DB.Phase == Up && d.DB.Primary {
-		return d.act(StatePaused, vouch, soon, why+": putting the fence down until it is resumed", PauseLock{Paused: true})
-	}
-	if d.Lease.Held && d.DB.Phase == Down && d.m.StopFor == StopRestart {
-		return d.act(StateRestarting, vouch, soon, "restart asked for by an operator", Start{Primary: true}, Answer{Request: "restart", Outcome: "restarted", Done: true})
-	}
-	if !d.Lease.Held && d.DB.Phase == Down && d.m.StopFor == StopRestart {
-		return d.act(StateRestarting, 0, soon, "restart asked for by an operator", Start{Upstream: d.leader()}, Answer{Request: "restart", Outcome: "restarted", Done: true})
-	}
-	if d.Request.Restart {
-		if d.DB.Phase == Down {
-			return d.act(StateRestarting, vouch, soon, "start asked for by an operator", Start{Primary: d.Lease.Held, Upstream: d.leader()}, Answer{Request: "restart", Outcome: "started", Done: true})
-		}
-		return d.act(StateRestarting, vouch, soon, "restart asked for by an operator", Stop{Reason: StopRestart})
-	}
-	if d.Lease.Held && d.DB.Phase == Up && d.DB.Primary {
-		if d.Store.View.Failover != nil {
-			return d.handover()
-		}
-		if !d.Lease.Ready {
-			return d.act(StatePaused, vouch, soon, why, MarkReady{Timeline: d.DB.Timeline})
-		}
-		if effects, note := d.syncStep(); len(effects) > 0 {
-			return d.act(StatePaused, vouch, soon, why+"; "+note, effects...)
-		}
-	}
-	if d.m.StopFor == StopHandover || d.m.HandoverStep != HandoverNone {
-		if d.Lease.Held && d.DB.Phase == Down {
-			return d.leadDown()
-		}
-	}
-	l := d.Store.View.Lock
-	if l.Clean() && l.Successor == d.Self.Name || d.Lease.Held && !d.DB.Primary && d.DB.Phase == Up {
-		// A switchover was asked for during the pause and the former leader has stopped for it.
-		if d.Lease.Held {
-			return d.lead()
-		}
-		return d.candidate()
-	}
-	if d.Lease.Held {
-		return Decision{State: StatePaused, Why: why, Vouch: vouch, Wait: idle}
-	}
-	if d.DB.Phase == Down && d.m.StopFor == StopHandover {
-		if lead := d.leader(); lead != "" {
-			return d.follow(lead)
-		}
-	}
-	if d.DB.Phase == Up && !d.DB.Primary {
-		if lead := d.leader(); lead != "" && d.DB.Upstream != d.upstream(lead) {
-			return d.act(StatePaused, 0, soon, why+"; the leader changed", Follow{Upstream: d.upstream(lead)})
-		}
-	}
-	return d.wait(StatePaused, idle, why)
+// startFailedLately says whether the last start ended badly a moment ago.
+func (d *decider) startFailedLately() bool {
+	return d.DB.Failure != "" && d.Now-d.DB.PhaseAt < retryFailed
+}
+
+func (d *decider) failedLately() bool {
+	return d.m.FailedAt != 0 && d.Now-d.m.FailedAt < retryFailed
 }

@@ -43,7 +43,7 @@ type Decision struct {
 	// observation; 0 lets it run out.
 	Vouch time.Duration
 	// Wait is how long the next tick may wait when nothing happens. Zero asks for another decision
-	// at once, after the effects.
+	// at once, after the effects; where one of them failed, the caller waits a moment first.
 	Wait time.Duration
 	// Memory is handed back in the next observation.
 	Memory Memory
@@ -56,7 +56,8 @@ type Effect interface {
 	effect()
 }
 
-// AskPeers asks every other member for its state, in parallel and bounded.
+// AskPeers asks every other member for its state, in parallel, and gives up on those that have not
+// answered within half a second.
 type AskPeers struct{}
 
 // TakeLock takes the lock for epoch Epoch, comparing the revisions of the lock and of /sync (and
@@ -75,7 +76,9 @@ type ResumeLock struct{}
 // ReleaseLock gives the lock back. PostgreSQL accepts no writes any more when it is performed.
 type ReleaseLock struct {
 	Successor string
-	// Shutdown says that PostgreSQL stopped cleanly at Optime on Timeline.
+	// Shutdown says that PostgreSQL stopped cleanly at Optime (where the shutdown checkpoint's
+	// record begins) on Timeline. Without it /status must not say so either after the release: it
+	// could be left from an earlier epoch.
 	Shutdown bool
 	Optime   cluster.LSN
 	Timeline uint32
@@ -84,7 +87,8 @@ type ReleaseLock struct {
 }
 
 // Claim writes, under the lock and before anything can be acknowledged, the timeline that will be
-// written and who may lead after us.
+// written and who may lead after us. It also takes a claim back that came to nothing: the timeline
+// is written as it stands here, lower or higher.
 type Claim struct {
 	Timeline uint32
 	Sync     cluster.SyncState
@@ -103,7 +107,8 @@ type Bootstrap struct{}
 // none, under the lock.
 type RecordCluster struct{ SystemID string }
 
-// Start starts PostgreSQL. Upstream is the member to stream from, "" for none.
+// Start starts PostgreSQL. Upstream is the member to stream from, "" for none. With Primary the
+// synchronous rule that was set last is in force from the first commit on.
 type Start struct {
 	Primary  bool
 	Upstream string
@@ -118,8 +123,11 @@ type Stop struct {
 // Kill ends every process of the data directory at once.
 type Kill struct{ Why string }
 
-// Promote ends recovery (a job).
-type Promote struct{}
+// Promote ends recovery onto Timeline (a job). PostgreSQL takes the first number for which it finds
+// no history file, counted from its own; where that is lower, numbers between were claimed by
+// members that are gone, and the executor first puts a history file for each into pg_wal, so that
+// no number is used for two histories.
+type Promote struct{ Timeline uint32 }
 
 // Checkpoint runs CHECKPOINT (a job).
 type Checkpoint struct{}
@@ -127,7 +135,8 @@ type Checkpoint struct{}
 // Follow changes what a running standby streams from; "" for nothing.
 type Follow struct{ Upstream string }
 
-// Clone copies a member into an empty data directory (a job).
+// Clone copies a member into an empty data directory (a job). What a failed or interrupted copy
+// leaves behind is the executor's to remove: the directory then counts as empty.
 type Clone struct{ From string }
 
 // Rewind brings a diverged, stopped data directory back onto the leader's history (a job).
@@ -236,7 +245,7 @@ func (e Stop) String() string {
 	return "stop (" + string(e.Reason) + ")"
 }
 func (e Kill) String() string     { return "kill every process of the data directory: " + e.Why }
-func (Promote) String() string    { return "promote" }
+func (e Promote) String() string  { return fmt.Sprintf("promote onto timeline %d", e.Timeline) }
 func (Checkpoint) String() string { return "checkpoint" }
 func (e Follow) String() string {
 	if e.Upstream == "" {

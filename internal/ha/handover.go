@@ -14,17 +14,26 @@ const handoverWithin = 2 * time.Minute
 // the candidate, checkpoint, stop cleanly, give the lock to it.
 func (d *decider) handover() Decision {
 	vouch := d.settings().TTL
-	req, rev := *d.Store.View.Failover, d.Store.View.FailoverRev
+	req, rev := *d.request(), d.Store.View.FailoverRev
 	drop := func(format string, args ...any) Decision {
-		d.m.Handover, d.m.HandoverStep = 0, HandoverNone
+		d.m.Handover, d.m.HandoverStep, d.m.HandoverTo, d.m.StopFor = 0, HandoverNone, "", StopNone
 		return d.act(StateLeading, vouch, soon, "switchover refused: "+fmt.Sprintf(format, args...), DropRequest{Rev: rev, Outcome: fmt.Sprintf(format, args...)})
 	}
+	unstopped := d.Job.Failed(JobStop) && d.m.Handover == rev && d.m.HandoverStep == HandoverStop
 	if d.m.Handover != rev {
 		d.m.Handover, d.m.HandoverStep, d.m.HandoverSince = rev, HandoverNone, d.Now
 	}
 	switch {
+	case req.Leader == "" && req.Candidate == "":
+		return drop("it names neither a leader nor a candidate")
 	case req.Candidate == d.Self.Name:
 		return d.act(StateLeading, vouch, soon, "the candidate of the request leads already", DropRequest{Rev: rev, Outcome: d.Self.Name + " is the leader", Done: true})
+	case d.m.TookFor == rev && req.Leader == d.Self.Name:
+		return drop("nobody else took the lock, and %s leads again", d.Self.Name)
+	case d.m.TookFor == rev && req.Leader != "" && req.Candidate == "":
+		return d.act(StateLeading, vouch, soon, "the switchover from "+req.Leader+" is done", DropRequest{Rev: rev, Outcome: d.Self.Name + " leads now", Done: true})
+	case unstopped:
+		return drop("PostgreSQL on %s did not stop (%s)", d.Self.Name, d.Job.Failure)
 	case req.Leader != "" && req.Leader != d.Self.Name:
 		return drop("it names %s as the leader, but %s leads", req.Leader, d.Self.Name)
 	case d.Now-d.m.HandoverSince > handoverWithin:
@@ -41,8 +50,69 @@ func (d *decider) handover() Decision {
 		d.m.HandoverStep = HandoverCheckpoint
 		return d.act(StateHandingOver, vouch, soon, "switchover to "+to+": checkpoint first, so that the stop is short", Checkpoint{})
 	}
-	d.m.HandoverStep = HandoverStop
+	d.m.HandoverStep, d.m.HandoverTo = HandoverStop, to
 	return d.act(StateHandingOver, vouch, soon, "switchover to "+to+": stopping PostgreSQL cleanly", Stop{Reason: StopHandover})
+}
+
+// handoverProof is how long, after a clean stop, the successor may take to show that it has received
+// the end of the WAL.
+const handoverProof = 3 * time.Second
+
+// handoverDown: PostgreSQL was stopped for a switchover. The lock goes to the successor when that has
+// everything; else PostgreSQL is started here again.
+func (d *decider) handoverDown() Decision {
+	vouch, db := d.settings().TTL, d.DB
+	stay := func(format string, args ...any) Decision {
+		why := fmt.Sprintf(format, args...)
+		effects := []Effect{d.again()} // first: the store may be what is missing
+		if d.m.Handover != 0 {
+			effects = append(effects, DropRequest{Rev: d.m.Handover, Outcome: why})
+		}
+		d.m.Handover, d.m.HandoverStep, d.m.HandoverTo = 0, HandoverNone, ""
+		return d.act(StateRestarting, vouch, soon, "switchover given up, staying the leader: "+why, effects...)
+	}
+	if db.Control != ControlShutDown {
+		return stay("PostgreSQL on %s could not be stopped cleanly", d.Self.Name)
+	}
+	to := d.m.HandoverTo
+	if d.Store.Reachable && d.peersKnown(db.PhaseAt) {
+		if !d.hasAll(to) && (d.request() == nil || d.request().Candidate == "") {
+			for _, name := range sortedNames(d.Peers.Answers) {
+				if d.hasAll(name) {
+					to = name
+					break
+				}
+			}
+		}
+		if d.hasAll(to) {
+			d.m.Handover, d.m.HandoverStep, d.m.HandoverTo = 0, HandoverNone, ""
+			return d.act(StateHandingOver, vouch, 0, fmt.Sprintf("PostgreSQL stopped cleanly at %s and %s has everything: handing the lock to it", db.ControlCheckpoint, to),
+				ReleaseLock{Successor: to, Shutdown: true, Optime: db.ControlCheckpoint, Timeline: db.ControlTimeline})
+		}
+	}
+	switch {
+	case d.Now-db.PhaseAt > handoverProof && !d.Store.Reachable:
+		return stay("the store does not answer")
+	case d.Now-db.PhaseAt > handoverProof:
+		return stay("%s did not show in time that it has everything up to %s", orAny(to), db.ControlCheckpoint)
+	case !d.peersKnown(db.PhaseAt) || d.Now-d.Peers.AskedAt >= soon/2:
+		return d.act(StateHandingOver, vouch, 0, fmt.Sprintf("PostgreSQL stopped cleanly at %s: making sure that %s has everything", db.ControlCheckpoint, orAny(to)), AskPeers{})
+	}
+	return d.act(StateHandingOver, vouch, soon, fmt.Sprintf("PostgreSQL stopped cleanly at %s: waiting until %s has everything", db.ControlCheckpoint, orAny(to)))
+}
+
+// hasAll says whether a member can take over after the clean stop here and has all of the WAL.
+func (d *decider) hasAll(name string) bool {
+	a, ok := d.Peers.Answers[name]
+	return ok && name != d.Self.Name && a.Eligible && a.Running && a.InRecovery && a.Tags.FailoverPriority() > 0 &&
+		a.Timeline == d.DB.ControlTimeline && a.LSN > d.DB.ControlCheckpoint
+}
+
+func orAny(name string) string {
+	if name == "" {
+		return "whoever is caught up"
+	}
+	return name
 }
 
 // switchTarget is the member that a planned switchover goes to, or "" and why there is none.
@@ -87,7 +157,7 @@ func (d *decider) successor() (name, why string) {
 	timeline := max(view.Lock.Timeline, d.DB.ControlTimeline, d.DB.Timeline)
 	var best cluster.PeerStatus
 	for n, a := range d.Peers.Answers {
-		if n == d.Self.Name || !a.Eligible || a.Tags.FailoverPriority() == 0 || a.Timeline != timeline || !a.InRecovery {
+		if n == d.Self.Name || !a.Eligible || a.Tags.FailoverPriority() == 0 || a.Timeline != timeline || !a.InRecovery || !a.Running {
 			continue
 		}
 		if !view.Sync.Empty() {
@@ -110,12 +180,13 @@ func (d *decider) successor() (name, why string) {
 	return best.Name, fmt.Sprintf("%s (at %s) holds every acknowledged commit", best.Name, best.LSN)
 }
 
-// confirmations counts the members of s, c apart, that answered and are not ahead of c.
+// confirmations counts the members of s, c apart, that answered and are not ahead of c. One whose
+// PostgreSQL does not run, or that does not know its position, confirms nothing.
 func confirmations(s cluster.SyncState, c cluster.PeerStatus, answers map[string]cluster.PeerStatus) int {
 	n := 0
 	for _, name := range s.Standbys {
 		a, ok := answers[name]
-		if !ok || name == c.Name || !a.InRecovery {
+		if !ok || name == c.Name || !a.InRecovery || !a.Running || a.Timeline == 0 || a.LSN == 0 {
 			continue
 		}
 		if !ahead(a, c) {

@@ -11,16 +11,17 @@ import (
 // lead: we hold the lock. Either PostgreSQL accepts writes here, or it is on the way there, or the
 // lock goes to somebody who can.
 func (d *decider) lead() Decision {
-	db := d.DB
+	db, vouch := d.DB, d.settings().TTL
+	fresh := d.Store.View.Initialize == ""
 	switch {
-	case d.Job.Failed(JobBootstrap):
-		d.m.LastFailure, d.m.FailedAt = d.Job.Failure, d.Now
-		return d.act(StateBroken, 0, retryFailed, "making the new cluster failed ("+d.Job.Failure+"): giving the lock back",
-			ReleaseLock{Uninitialize: true})
-	case db.Dir == DirEmpty && d.Store.View.Initialize == "":
-		return d.act(StateBootstrapping, d.settings().TTL, soon, "the cluster does not exist yet and we hold the lock: making it", Bootstrap{})
+	case db.Dir == DirEmpty && fresh && db.Phase != Down:
+		return d.act(StateBootstrapping, vouch, soon, "a PostgreSQL without a data directory is in the way of the new cluster: ending it", Kill{Why: "its data directory is gone"})
+	case db.Dir == DirEmpty && fresh:
+		return d.act(StateBootstrapping, vouch, soon, "the cluster does not exist yet and we hold the lock: making it", Bootstrap{})
 	case db.Dir == DirEmpty:
 		return d.act(StateBroken, 0, idle, "the data directory is gone: giving the lock back", Kill{Why: "the data directory is gone"}, ReleaseLock{})
+	case d.Store.View.Lock.Paused && d.Store.Reachable && !d.settings().Pause:
+		return d.act(StateLeading, vouch, soon, "the pause is over: taking the fence up again", PauseLock{})
 	case db.Phase == Down:
 		return d.leadDown()
 	case db.Phase == Starting:
@@ -33,37 +34,38 @@ func (d *decider) lead() Decision {
 	return d.leadUp()
 }
 
+// bootstrapFailed: the new cluster could not be made here. Another member may try.
+func (d *decider) bootstrapFailed() Decision {
+	effects := []Effect{}
+	if d.DB.Phase != Down {
+		effects = append(effects, Kill{Why: "making the cluster failed"})
+	}
+	return d.act(StateBroken, 0, retryFailed, "making the new cluster failed ("+d.Job.Failure+"): giving the lock back",
+		append(effects, ReleaseLock{Uninitialize: d.Store.View.Initialize == ""})...)
+}
+
+// again starts PostgreSQL as what it was when it ended. A standby must not come up as a primary: it
+// would write a second history on the timeline that it followed; it is promoted once it runs.
+func (d *decider) again() Start { return Start{Primary: d.DB.Control.WasPrimary() && !d.DB.Copy} }
+
 // leadDown: we hold the lock and PostgreSQL does not run.
 func (d *decider) leadDown() Decision {
 	vouch := d.settings().TTL
-	handover := d.m.Handover
 	switch d.m.StopFor {
 	case StopHandover:
-		to := ""
-		if f := d.Store.View.Failover; f != nil {
-			to = f.Candidate
-		}
-		if to == "" {
-			to, _ = d.successor()
-		}
-		d.m.HandoverStep, d.m.Handover = HandoverNone, 0
-		if d.DB.Control == ControlShutDown {
-			return d.act(StateHandingOver, vouch, 0, fmt.Sprintf("PostgreSQL stopped cleanly at %s: handing the lock to %s", d.DB.ControlCheckpoint, orAny(to)),
-				ReleaseLock{Successor: to, Shutdown: true, Optime: d.DB.ControlCheckpoint, Timeline: d.DB.ControlTimeline})
-		}
-		return d.act(StateRestarting, vouch, soon, "PostgreSQL could not be stopped cleanly for the switchover: staying the leader",
-			DropRequest{Rev: handover, Outcome: "PostgreSQL on " + d.Self.Name + " could not be stopped cleanly"}, Start{Primary: true})
+		return d.handoverDown()
 	case StopRestart:
 		return d.act(StateRestarting, vouch, soon, "starting PostgreSQL again, as asked",
-			Start{Primary: true}, Answer{Request: "restart", Outcome: "restarted", Done: true})
+			d.again(), Answer{Request: "restart", Outcome: "restarted", Done: true})
 	}
 
 	// It ended without being asked, or could not be started.
 	crashes := len(d.m.Crashes)
 	fails := d.DB.Failure != ""
-	sync := !d.Store.View.Sync.Empty() && len(d.Store.View.Sync.Standbys) > 0
-	preferPeer := d.Lease.Ready && (sync || crashes >= crashLimit || fails || d.settings().PrimaryStartTimeout == 0)
-	if preferPeer {
+	again := d.again()
+	sync := len(d.Store.View.Sync.Standbys) > 0
+	preferPeer := sync && (d.Lease.Ready || crashes > 0) || crashes >= crashLimit || fails || d.Lease.Ready && d.settings().PrimaryStartTimeout == 0
+	if preferPeer && d.Store.Reachable && again.Primary {
 		if !d.peersKnown(d.DB.PhaseAt) {
 			return d.act(StateHandingOver, vouch, 0, "PostgreSQL ended: making sure that nothing of it lives on, and asking the peers how far they are",
 				Kill{Why: "the postmaster ended"}, AskPeers{})
@@ -73,22 +75,41 @@ func (d *decider) leadDown() Decision {
 				Kill{Why: "handing over"}, ReleaseLock{Successor: to})
 		}
 	}
-	if fails && d.Now-d.DB.PhaseAt < retryFailed {
+	if !again.Primary && d.Store.Reachable && (fails || d.m.PromoteFailures > 0 || crashes >= crashLimit) {
+		return d.giveBack()
+	}
+	if d.startFailedLately() {
 		return Decision{State: StateRestarting, Vouch: vouch, Wait: soon,
 			Why: "PostgreSQL could not be started (" + d.DB.Failure + ") and nobody else can lead: trying again in a moment"}
 	}
 	why := "starting PostgreSQL as the primary"
-	if crashes > 0 {
+	switch {
+	case !again.Primary:
+		why = "PostgreSQL was a standby when it ended: starting it as one, to promote it"
+	case crashes > 0:
 		why = fmt.Sprintf("PostgreSQL ended unasked (%d times in the last minutes): starting it again here", crashes)
 	}
-	return d.act(StateRestarting, vouch, soon, why, Kill{Why: "before the start"}, Start{Primary: true})
+	return d.act(StateRestarting, vouch, soon, why, Kill{Why: "before the start"}, again)
 }
 
-func orAny(name string) string {
-	if name == "" {
-		return "whoever is caught up"
+// giveBack: we hold the lock, and the standby here could not be made a primary. What was claimed for
+// this epoch was never written, as the control file shows, and is taken back together with the
+// entitlement: otherwise nobody else who has everything would be allowed to lead.
+func (d *decider) giveBack() Decision {
+	view := d.Store.View
+	effects := []Effect{Kill{Why: "before the lock is given back"}}
+	if d.m.ClaimEpoch != d.Lease.Epoch && view.Lock.Timeline > max(d.DB.ControlTimeline, d.DB.Timeline) {
+		// Claimed before this process began, perhaps by us. A lock that expires in our name can be
+		// taken by us again; one that is released with this timeline by nobody.
+		return d.wait(StateDemoting, idle, "PostgreSQL could not be promoted here: letting the lock run out")
 	}
-	return name
+	if d.m.Claimed != 0 && d.m.ClaimEpoch == d.Lease.Epoch && view.Lock.Timeline == d.m.Claimed && d.DB.ControlTimeline < d.m.Claimed {
+		effects = append(effects, Claim{Timeline: d.m.ClaimedFrom, Sync: d.m.ClaimedSync})
+	}
+	d.m.ClaimEpoch, d.m.Claimed, d.m.ClaimedFrom = 0, 0, 0
+	d.m.FailedAt = d.Now
+	d.m.PromoteFailures = max(d.m.PromoteFailures, 1)
+	return d.act(StateDemoting, d.settings().TTL, soon, "PostgreSQL could not be promoted here: giving the lock back", append(effects, ReleaseLock{})...)
 }
 
 // leadStarting: crash recovery runs under our lock, within primary_start_timeout.
@@ -100,7 +121,8 @@ func (d *decider) leadStarting() Decision {
 	if !d.peersKnown(d.DB.PhaseAt) {
 		return d.ask(StateRestarting, vouch, "PostgreSQL has been starting for longer than primary_start_timeout (%s)", d.settings().PrimaryStartTimeout)
 	}
-	if to, why := d.successor(); to != "" && d.Lease.Ready {
+	if to, why := d.successor(); to != "" && d.Store.Reachable {
+		d.m.StopFor = StopHung
 		return d.act(StateHandingOver, vouch, 0, fmt.Sprintf("PostgreSQL has been starting for longer than primary_start_timeout and %s: handing over", why),
 			Kill{Why: "start took too long"}, ReleaseLock{Successor: to})
 	}
@@ -112,20 +134,24 @@ func (d *decider) leadStarting() Decision {
 func (d *decider) leadMute() Decision {
 	vouch := d.settings().TTL
 	mute := d.Now - d.DB.PhaseAt
+	text := mute.Round(100 * time.Millisecond)
+	if d.Request.Restart {
+		return d.act(StateRestarting, vouch, soon, "restart asked for by an operator", Stop{Reason: StopRestart})
+	}
 	if mute < hungAfter {
-		return Decision{State: StateLeading, Vouch: vouch, Wait: soon, Why: fmt.Sprintf("PostgreSQL has not answered for %s", mute.Round(100*time.Millisecond))}
+		return Decision{State: StateLeading, Vouch: vouch, Wait: soon, Why: fmt.Sprintf("PostgreSQL has not answered for %s", text)}
 	}
 	if !d.peersKnown(d.DB.PhaseAt) {
-		return d.ask(StateLeading, vouch, "PostgreSQL has not answered any probe for %s: asking who could take over", mute.Round(100*time.Millisecond))
+		return d.ask(StateLeading, vouch, "PostgreSQL has not answered any probe for %s: asking who could take over", text)
 	}
-	if to, why := d.successor(); to != "" {
+	if to, why := d.successor(); to != "" && d.Store.Reachable {
 		d.m.StopFor = StopHung
-		return d.act(StateHandingOver, vouch, 0, fmt.Sprintf("PostgreSQL hangs (no probe answered for %s) and %s: handing over", mute.Round(100*time.Millisecond), why),
+		return d.act(StateHandingOver, vouch, 0, fmt.Sprintf("PostgreSQL hangs (no probe answered for %s) and %s: handing over", text, why),
 			Kill{Why: "it hangs"}, ReleaseLock{Successor: to})
 	}
 	if mute > hungAlone {
-		return d.act(StateRestarting, vouch, soon, "PostgreSQL hangs and nobody else can lead: starting it again",
-			Kill{Why: "it hangs"}, Start{Primary: true})
+		d.m.StopFor = StopHung
+		return d.act(StateRestarting, vouch, soon, "PostgreSQL hangs and nobody else can lead: ending it, to start it again", Kill{Why: "it hangs"})
 	}
 	return Decision{State: StateLeading, Vouch: vouch, Wait: idle, Why: "PostgreSQL does not answer, and nobody else can lead"}
 }
@@ -133,55 +159,64 @@ func (d *decider) leadMute() Decision {
 // promote: we hold the lock and PostgreSQL is a standby that must end recovery.
 func (d *decider) promote() Decision {
 	vouch := d.settings().TTL
-	if d.Job.Failed(JobPromote) || d.m.State == StatePromoting && d.Now-d.m.Since > promoteWithin {
-		d.m.FailedAt, d.m.LastFailure = d.Now, "promotion: "+d.Job.Failure
-		return d.act(StateDemoting, 0, idle, "the promotion did not succeed ("+d.Job.Failure+"): giving the lock back", ReleaseLock{})
+	late := d.m.State == StatePromoting && d.Now-d.m.Since > promoteWithin
+	if d.Job.Failed(JobPromote) || late {
+		what := d.Job.Failure
+		if what == "" {
+			what = fmt.Sprintf("it took longer than %s", promoteWithin)
+		}
+		d.m.FailedAt, d.m.LastFailure = d.Now, "promotion: "+what
+		d.m.PromoteFailures++
+		d.m.StopFor = StopDemote
+		// The request to end recovery may still come true, so the lock is given back only when
+		// PostgreSQL has ended and its control file shows that it did not.
+		return d.act(StateDemoting, vouch, soon, "the promotion did not succeed ("+what+"): ending PostgreSQL before the lock is given back", Kill{Why: "the promotion failed"})
 	}
 	view := d.Store.View
-	next := max(d.DB.NewestTimeline, d.DB.Timeline, view.Lock.Timeline) + 1
+	if d.m.ClaimEpoch != d.Lease.Epoch {
+		d.m.ClaimEpoch, d.m.ClaimedFrom, d.m.ClaimedSync = d.Lease.Epoch, view.Lock.Timeline, view.Sync
+		d.m.Claimed = view.Lock.Timeline + 1
+	}
+	// Repeated until recovery has ended, always with the same number.
+	d.m.Claimed = max(d.m.Claimed, d.DB.NewestTimeline+1, d.DB.Timeline+1)
+	next := d.m.Claimed
 	stored := view.Sync
-	mode := d.settings().SynchronousMode
-	if mode != SyncOffMode && stored.Empty() {
+	if d.settings().SynchronousMode != cluster.SyncOff && stored.Empty() {
 		// The mode was switched on and never took effect: begin with nobody entitled beside us.
 		stored = cluster.SyncState{Leader: d.Self.Name}
 	}
 	sync, rule := quorum.TakeOver(stored, d.Self.Name, d.settings().SynchronousStrict)
 	d.m.Rules, d.m.Away = quorum.State{}, nil // begins anew with what is live after the promotion
 	return d.act(StatePromoting, vouch, soon, fmt.Sprintf("we hold the lock for epoch %d: ending recovery onto timeline %d", d.Lease.Epoch, next),
-		SetRule{Rule: rule}, Claim{Timeline: next, Sync: sync}, Promote{})
+		SetRule{Rule: rule}, Claim{Timeline: next, Sync: sync}, Promote{Timeline: next})
 }
-
-// SyncOffMode is cluster.SyncOff, under a name that reads well in conditions.
-const SyncOffMode = cluster.SyncOff
 
 // leadUp: the normal life of a leader.
 func (d *decider) leadUp() Decision {
 	vouch := d.settings().TTL
-	view := d.Store.View
+	stopFailed := d.Job.Failed(JobStop) && d.m.StopFor == StopRestart
 	d.m.StopFor = StopNone
-	if view.Lock.Paused {
-		return d.act(StateLeading, vouch, soon, "the pause is over: taking the fence up again", PauseLock{})
-	}
 	if !d.Lease.Ready {
 		if effects, done := d.beforeReady(); !done {
-			return d.act(StateLeading, vouch, soon, "preparing to accept writes as the leader", effects...)
+			return d.act(StateLeading, vouch, 0, "preparing to accept writes as the leader", effects...)
 		}
 		return d.act(StateLeading, vouch, soon, fmt.Sprintf("PostgreSQL accepts writes on timeline %d", d.DB.Timeline), MarkReady{Timeline: d.DB.Timeline})
+	}
+	if d.Request.Restart && stopFailed {
+		return d.act(StateLeading, vouch, soon, "leading; PostgreSQL did not stop for the restart", Answer{Request: "restart", Outcome: "PostgreSQL did not stop: " + d.Job.Failure})
 	}
 	if d.Request.Restart {
 		return d.act(StateRestarting, vouch, soon, "restart asked for by an operator", Stop{Reason: StopRestart})
 	}
-	if d.Request.Reinit {
-		return d.act(StateLeading, vouch, soon, "leading", Answer{Request: "reinit", Outcome: "I am the leader, can not reinitialize"})
-	}
-	if view.Failover != nil {
+	if d.request() != nil && d.Store.Reachable {
 		return d.handover()
 	}
-	d.m.Handover, d.m.HandoverStep = 0, HandoverNone
-	if effects, note := d.syncStep(); len(effects) > 0 {
+	d.m.Handover, d.m.HandoverStep, d.m.HandoverTo = 0, HandoverNone, ""
+	effects, note, wait := d.syncStep()
+	if len(effects) > 0 {
 		return d.act(StateLeading, vouch, soon, "leading; "+note, effects...)
 	}
-	return Decision{State: StateLeading, Vouch: vouch, Wait: idle, Why: fmt.Sprintf("leading in epoch %d", d.Lease.Epoch)}
+	return Decision{State: StateLeading, Vouch: vouch, Wait: wait, Why: fmt.Sprintf("leading in epoch %d", d.Lease.Epoch)}
 }
 
 // beforeReady puts the synchronous record in order before the first tick as a leader that did not
@@ -190,7 +225,9 @@ func (d *decider) beforeReady() ([]Effect, bool) {
 	if d.Store.View.Initialize == "" {
 		return []Effect{RecordCluster{SystemID: d.DB.SystemID}}, false
 	}
-	if d.Store.View.Lock.Timeline < d.DB.Timeline {
+	if d.Store.View.Lock.Timeline != d.DB.Timeline {
+		// A higher one was claimed and never used here: left as it is, it would pass for the
+		// timeline of commits, and a member of a dead branch that bears it for one that has them.
 		sync := d.Store.View.Sync
 		if !sync.Empty() && sync.Leader != d.Self.Name {
 			sync = cluster.SyncState{Leader: d.Self.Name}

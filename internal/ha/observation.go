@@ -42,6 +42,9 @@ type Store struct {
 	LockSeenAt time.Duration
 	// LockAlive says that this process has seen the present holder renew at least once.
 	LockAlive bool
+	// FailoverDue says that the time of a scheduled fail-over request has come, by the wall clock of
+	// the observer. A request that states a time waits for it; others do not look at it.
+	FailoverDue bool
 	// PromisedUntil is when this node's failsafe promise to the holder ends: until then it takes no
 	// lock. Zero: none.
 	PromisedUntil time.Duration
@@ -107,6 +110,7 @@ func (c ControlState) WasPrimary() bool {
 type Database struct {
 	Dir      DirState
 	DirWhy   string // for DirForeign: what was found
+	Torn     bool   // a rewind was interrupted: the directory must not be started
 	SystemID string
 
 	Phase   Phase
@@ -133,9 +137,16 @@ type Database struct {
 	RuleKnown bool
 
 	// Of a stopped cluster, from pg_control:
-	Control           ControlState
-	ControlTimeline   uint32
+	Control ControlState
+	// ControlTimeline is the higher of the last checkpoint's timeline and of the one of the minimum
+	// recovery point: after a promotion the first lags until a checkpoint ends.
+	ControlTimeline uint32
+	// ControlCheckpoint is where the last checkpoint's record begins; who has anything after it has
+	// the record.
 	ControlCheckpoint cluster.LSN
+	// Copy says that the stopped directory is a copy that was never started since it was made (its
+	// backup_label is there): its control file is that of the member it was copied from.
+	Copy bool
 }
 
 // Writable says whether clients could have commits acknowledged here.
@@ -150,7 +161,9 @@ type Replica struct {
 
 // Peers are the live answers of the other members.
 type Peers struct {
-	AskedAt time.Duration // 0: never asked
+	// AskedAt is when the last round of questions began; 0: never asked. Answers older than
+	// a second are asked for again, so a round must end well within it.
+	AskedAt time.Duration
 	Answers map[string]cluster.PeerStatus
 }
 
@@ -202,12 +215,23 @@ type Memory struct {
 	Crashes []time.Duration
 	// NoLeaderSince is when this node first saw that nobody leads; 0 while somebody does.
 	NoLeaderSince time.Duration
-	// RewindFor counts failed rewinds toward the present leader's epoch.
+	// RewindFailures counts failed rewinds since this node streamed last, Rewinds the others.
 	RewindFailures int
+	Rewinds        int
 	// Handover is the request being carried out, by revision; 0: none.
 	Handover      int64
 	HandoverStep  HandoverStep
 	HandoverSince time.Duration
+	HandoverTo    string // the member that the switchover stops PostgreSQL for
+	// TookFor is the revision of the fail-over request that stood when this node took the lock.
+	TookFor int64
+	// ClaimEpoch is the epoch in which this node claimed timeline Claimed, in place of ClaimedFrom.
+	ClaimEpoch           uint64
+	Claimed, ClaimedFrom uint32
+	// ClaimedSync is the synchronous record that the claim replaced.
+	ClaimedSync cluster.SyncState
+	// PromoteFailures counts failed promotions since PostgreSQL was a primary here.
+	PromoteFailures int
 	// StopFor is why PostgreSQL is being stopped, and what comes after.
 	StopFor StopReason
 	// Rules are the synchronous rules under which a commit may have been acknowledged that no later
@@ -217,8 +241,17 @@ type Memory struct {
 	Away map[string]time.Duration
 	// CloneFailures counts failed clones in a row.
 	CloneFailures int
-	LastFailure   string
-	FailedAt      time.Duration
+	// FromLeader keeps the wish of a reinit until the copy is made.
+	FromLeader bool
+	// Copied says that a copy or a rewind ended well and PostgreSQL has not answered since.
+	Copied bool
+	// CrashClones counts the copies made because of a crash loop since this node streamed last.
+	CrashClones int
+	// StuckAt is the position at which a standby stands still, StuckSince since when.
+	StuckAt     cluster.LSN
+	StuckSince  time.Duration
+	LastFailure string
+	FailedAt    time.Duration
 }
 
 // HandoverStep is how far a planned switchover has come.

@@ -11,11 +11,11 @@ import (
 // rule stops naming it: a restart of a walreceiver is no reason to change it.
 const awayFor = 2 * time.Second
 
-// syncStep is the next single step of the synchronous record, with its reason. Package quorum has
-// the arithmetic and the order rules.
-func (d *decider) syncStep() ([]Effect, string) {
-	if !d.DB.RuleKnown || !d.Store.Reachable {
-		return nil, ""
+// syncStep is the next single step of the synchronous record, with its reason, and how long it may
+// wait where there is none. Package quorum has the arithmetic and the order rules.
+func (d *decider) syncStep() (effects []Effect, why string, wait time.Duration) {
+	if !d.DB.RuleKnown || !d.Store.Reachable || d.Store.View.SyncBad {
+		return nil, "", idle
 	}
 	view := d.Store.View
 	st := d.m.Rules
@@ -29,8 +29,10 @@ func (d *decider) syncStep() ([]Effect, string) {
 	}
 	st = st.Observe(quorum.Observation{Live: d.DB.Rule, Flush: d.DB.LSN, Flushed: flushed})
 	step := quorum.Next(st, d.syncTarget())
-	var effects []Effect
+	wait = idle
 	switch step.Kind {
+	case quorum.Wait:
+		wait = soon
 	case quorum.SetRule:
 		st = st.Intend(step.Rule)
 		effects = []Effect{SetRule{Rule: step.Rule}}
@@ -38,8 +40,13 @@ func (d *decider) syncStep() ([]Effect, string) {
 		st = st.Writing(step.Sync)
 		effects = []Effect{WriteSync{Sync: step.Sync, Rev: st.Rev}}
 	}
+	for _, at := range d.m.Away {
+		if at != d.Now {
+			wait = soon // gone a moment ago: commits may wait for it
+		}
+	}
 	d.m.Rules = st
-	return effects, step.Why
+	return effects, step.Why, wait
 }
 
 func (d *decider) syncTarget() quorum.Target {
