@@ -1,0 +1,211 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hathi-ha/hathi/internal/cluster"
+)
+
+// Violation is a broken promise.
+type Violation struct {
+	At   time.Duration
+	Rule string
+	Text string
+}
+
+func (v Violation) String() string {
+	return fmt.Sprintf("at %.3fs, %s: %s", v.At.Seconds(), v.Rule, v.Text)
+}
+
+// checker looks at every acknowledgement, every change of the lock and every new leader.
+//
+// The numbers are those of DESIGN section 3:
+//
+//   - epoch (1): no acknowledgement of epoch e after the first of epoch e+1, and one node per epoch.
+//     A primary whose guardian did not run when the fence was due, or that a human promoted, is
+//     excused as long as no sound router would have sent it a client: counted in Result.Unfenced.
+//   - lost (2): what was acknowledged while the store held a synchronous state is in the WAL of
+//     every later leader.
+//   - bound (3): without one, a fail-over loses at most maximum_lag_on_failover before the position
+//     that the old leader published last, and what it wrote after.
+//   - deleted (4): no record that was acknowledged vanishes from every data directory there is.
+//   - corrupt, torn: nothing streams onto WAL that differs, nothing half rewound is started.
+//   - left (6): a standby that streams from a working primary is not taken from it while its agent
+//     cannot reach the store.
+//   - stuck: after everything healed, one primary takes writes and all follow it, within a bound.
+type checker struct {
+	w        *world
+	acks     []ack
+	highest  uint64 // epoch with an acknowledgement
+	by       *machine
+	lock     cluster.Lock
+	renewed  time.Duration // when the lock was written last
+	epochs   uint64
+	verified uint64 // epoch whose leader was found to have everything
+	settings cluster.Settings
+	optime   map[uint64]cluster.LSN // last published position by epoch
+	synced   bool                   // the store holds a synchronous state
+	forced   bool                   // a human ordered a fail-over with force: losses are his
+	total    int
+	unfenced int
+	lost     int // acknowledged and lost within the bound of asynchronous mode
+	lastAck  time.Duration
+	found    []Violation
+}
+
+func (c *checker) violate(rule, format string, args ...any) {
+	v := Violation{At: c.w.now, Rule: rule, Text: fmt.Sprintf(format, args...)}
+	c.found = append(c.found, v)
+	c.w.tracef(nil, "VIOLATION %s", v)
+}
+
+// lockChanged notes a write of the lock and says whether it was more than a renewal.
+func (c *checker) lockChanged(l cluster.Lock) bool {
+	old := c.lock
+	if l.Epoch < old.Epoch {
+		c.violate("epoch", "the lock went back from epoch %d to %d", old.Epoch, l.Epoch)
+	}
+	if l.Epoch == old.Epoch && old.Held() && l.Held() && l.Node != old.Node {
+		c.violate("epoch", "%s took the lock from %s within epoch %d", l.Node, old.Node, l.Epoch)
+	}
+	c.lock, c.renewed = l, c.w.now
+	x, y := old, l
+	x.Seq, y.Seq = 0, 0
+	if x == y {
+		return false
+	}
+	c.w.tracef(nil, "stored lock: node=%s epoch=%d seq=%d timeline=%d ready=%t paused=%t successor=%s", l.Node, l.Epoch, l.Seq, l.Timeline, l.Ready, l.Paused, l.Successor)
+	c.epochs = max(c.epochs, l.Epoch)
+	return true
+}
+
+// syncChanged: a synchronous state makes a promise about everything acknowledged so far; taking it
+// away takes the promise away.
+func (c *checker) syncChanged(s cluster.SyncState) {
+	c.synced = !s.Empty()
+	for i := range c.acks {
+		c.acks[i].protected = c.synced
+	}
+}
+
+func (c *checker) acknowledged(m *machine, x *commit) {
+	w := c.w
+	confirmed := m.confirmed()
+	epoch := m.epoch
+	if !confirmed && (m.pg.manual || epoch == 0 || m.excused()) {
+		if epoch < c.highest || m.pg.manual || epoch == 0 || epoch < c.epochs {
+			c.unfenced++
+			return
+		}
+	}
+	switch {
+	case epoch < c.highest:
+		c.violate("epoch", "%s acknowledged a commit in epoch %d after %s had in epoch %d (within its lease: %t)", m.name, epoch, c.by.name, c.highest, confirmed)
+	case epoch == c.highest && c.by != nil && c.by != m:
+		c.violate("epoch", "%s and %s both acknowledged commits in epoch %d", m.name, c.by.name, epoch)
+	case epoch > c.highest:
+		c.verify(m, epoch)
+		c.highest, c.by = epoch, m
+	}
+	c.total++
+	c.lastAck = w.now
+	c.acks = append(c.acks, ack{at: w.now, rec: x.id, place: x.at, end: x.end, epoch: epoch, by: m, protected: c.synced})
+}
+
+// excused says whether the fence of this machine could not work: nobody was there to see the
+// deadline pass, or not for long enough.
+func (m *machine) excused() bool {
+	g := m.guard
+	if !g.healthy() {
+		return true
+	}
+	return m.w.now-g.backAt < 2*time.Second
+}
+
+// verify looks for what a new leader lacks.
+func (c *checker) verify(m *machine, epoch uint64) {
+	if epoch <= c.verified {
+		return
+	}
+	c.verified = epoch
+	w := c.w
+	kept := c.acks[:0]
+	n, tooOld := 0, 0
+	for _, a := range c.acks {
+		if m.pg.dir.holds(a.place, a.rec) {
+			kept = append(kept, a)
+			continue
+		}
+		n++
+		if a.protected && !c.forced {
+			c.violate("lost", "%s leads epoch %d on timeline %d without the commit that %s acknowledged at %.3fs in epoch %d (record %d, up to %s)",
+				m.name, epoch, m.pg.dir.timeline(), a.by.name, a.at.Seconds(), a.epoch, a.rec, a.end)
+		}
+		for e := a.epoch; e < epoch; e++ {
+			if known := c.optime[e]; a.end.Behind(known) > c.settings.MaximumLagOnFailover {
+				tooOld++
+				break
+			}
+		}
+	}
+	c.acks = kept
+	c.lost += n
+	if n > 0 {
+		w.tracef(m, "leads epoch %d without %d acknowledged commits", epoch, n)
+	}
+	if tooOld > 0 && !c.forced {
+		c.violate("bound", "%s leads epoch %d without %d acknowledged commits that lay more than maximum_lag_on_failover (%d) before the position that the old leader had published", m.name, epoch, tooOld, c.settings.MaximumLagOnFailover)
+	}
+	c.forced = false
+}
+
+// leaders verifies leaders before anybody writes to them.
+func (c *checker) leaders() {
+	for _, m := range c.w.machines {
+		if m.agent == nil || m.pg.phase != phaseUp || !m.pg.primary || m.pg.manual {
+			continue
+		}
+		if m.confirmed() && m.agent.lead.Lock().Ready && m.epoch > c.verified {
+			c.verify(m, m.epoch)
+		}
+	}
+}
+
+// leaves is called when an agent is about to part a standby from its upstream.
+func (c *checker) leaves(m *machine, what, to string) {
+	w, p := c.w, m.pg
+	s := p.source
+	if p.phase != phaseUp || p.primary || s == nil || s.up.m.name == to || m.agent == nil || m.asked {
+		return
+	}
+	if m.answersReach() && m.loseReplies == 0 && m.slowStore == 0 && !w.storeDown || m.agent.feed.Get().Reachable {
+		return
+	}
+	if !w.talks(s) || !s.up.sessions || s.up.m.epoch < c.epochs {
+		return
+	}
+	c.violate("left", "the agent of %s cannot reach the store and takes its standby from the working primary %s (%s)", m.name, s.up.m.name, what)
+}
+
+// overwrites is called before a rewind on m drops the records from place on.
+func (c *checker) overwrites(m *machine, place int) {
+	for _, a := range c.acks {
+		if !a.protected || a.place < place || !m.pg.dir.holds(a.place, a.rec) {
+			continue
+		}
+		copies := 0
+		for _, o := range c.w.machines {
+			dirs := append([]*dir{o.pg.dir}, o.pg.asides...)
+			for _, d := range dirs {
+				if d != nil && d != m.pg.dir && d.holds(a.place, a.rec) {
+					copies++
+				}
+			}
+		}
+		if copies == 0 {
+			c.violate("deleted", "a rewind on %s drops the only copy of the commit acknowledged at %.3fs in epoch %d", m.name, a.at.Seconds(), a.epoch)
+			return
+		}
+	}
+}

@@ -1,0 +1,98 @@
+// Command simmain plays simulated histories for as long as one likes and stops at the first that
+// breaks a promise, with its seed.
+//
+//	go run ./internal/sim/simmain -for 10m
+//	go run ./internal/sim/simmain -seed 17 -trace
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hathi-ha/hathi/internal/sim"
+)
+
+func main() {
+	seed := flag.Uint64("seed", 0, "play this one history")
+	trace := flag.Bool("trace", false, "print the history's lines")
+	from := flag.Uint64("from", 1, "the first seed")
+	count := flag.Uint64("count", 0, "how many histories; 0: no limit")
+	length := flag.Duration("for", time.Minute, "how long to go on; 0: no limit")
+	workers := flag.Int("workers", runtime.NumCPU(), "histories at the same time")
+	keep := flag.Bool("keep-going", false, "do not stop at the first violation")
+	mutation := flag.String("mutation", "", "switch this safety rule off")
+	flag.Parse()
+
+	var m *sim.Mutation
+	for _, x := range sim.Mutations() {
+		if x.Name == *mutation {
+			m = &x
+		}
+	}
+	if m == nil && *mutation != "" {
+		fmt.Fprintf(os.Stderr, "simmain: there is no mutation %q; these are:\n", *mutation)
+		for _, x := range sim.Mutations() {
+			fmt.Fprintf(os.Stderr, "  %-24s %s\n", x.Name, x.Text)
+		}
+		os.Exit(2)
+	}
+	if *seed != 0 {
+		r := sim.Run(*seed, sim.Options{Trace: *trace, Mutation: m})
+		for _, l := range r.Trace {
+			fmt.Println(l)
+		}
+		fmt.Println(r)
+		if len(r.Violations) > 0 {
+			os.Exit(1)
+		}
+		return
+	}
+
+	begin := time.Now()
+	var next, done, bad, events, acks, epochs, unfenced, lost atomic.Uint64
+	var simulated atomic.Int64
+	next.Store(*from)
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	var print sync.Mutex
+	for range *workers {
+		wg.Go(func() {
+			for !stop.Load() && (*length == 0 || time.Since(begin) < *length) {
+				n := next.Add(1) - 1
+				if *count > 0 && n >= *from+*count {
+					return
+				}
+				r := sim.Run(n, sim.Options{Mutation: m})
+				done.Add(1)
+				simulated.Add(int64(r.Simulated))
+				events.Add(uint64(r.Events))
+				acks.Add(uint64(r.Acknowledged))
+				epochs.Add(r.Epochs)
+				unfenced.Add(uint64(r.Unfenced))
+				lost.Add(uint64(r.Lost))
+				if len(r.Violations) > 0 {
+					bad.Add(1)
+					print.Lock()
+					fmt.Println(r)
+					print.Unlock()
+					if !*keep {
+						stop.Store(true)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(begin)
+	fmt.Printf("%d histories in %s (%.0f a minute), %d of them broke a promise; %.0f simulated seconds per second; %d events, %d leaderships, %d acknowledged commits, %d lost in asynchronous mode, %d by unfenced primaries\n",
+		done.Load(), took.Round(time.Millisecond), float64(done.Load())/took.Minutes(), bad.Load(),
+		time.Duration(simulated.Load()).Seconds()/took.Seconds(), events.Load(), epochs.Load(), acks.Load(), lost.Load(), unfenced.Load())
+	if bad.Load() > 0 {
+		os.Exit(1)
+	}
+}
