@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hathi-ha/hathi/internal/config"
+	"github.com/hathi-ha/hathi/internal/dcs"
 )
 
 // App is the program's surroundings. Tests bring their own.
@@ -23,6 +24,10 @@ type App struct {
 	// Exe is the path of this program, for the processes that it starts.
 	Exe      string
 	ReadFile func(string) ([]byte, error)
+	// OpenStore opens the store of a cluster for the commands; nil for the real one.
+	OpenStore func(context.Context, *config.Config) (dcs.Store, error)
+	// Interactive says whether somebody can be asked; nil: whether Stdin is a terminal.
+	Interactive func() bool
 }
 
 // NewApp is the surroundings of the running process.
@@ -133,7 +138,7 @@ func (a *App) root() *cobra.Command {
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(a.runCommand(), a.etcdCommand(), a.routerCommand(), a.guardianCommand(), a.validateCommand(), a.versionCommand())
-	root.AddCommand(a.demoCommand())
+	root.AddCommand(a.demoCommand(), a.demoAppCommand())
 	root.AddCommand(a.clusterCommands()...)
 	return root
 }

@@ -132,6 +132,9 @@ func (i *Instance) input(ctx context.Context, r role, standby bool) (pgconf.Inpu
 			Rewind: p.Authentication.Rewind.Username, OSUsers: i.osUsers(), Allow: p.Allow},
 		SynchronousStandbyNames: r.rule.String(),
 	}
+	if on, _ := cluster.ParameterText(p.Parameters["ssl"]); on == "on" || on == "true" {
+		in.TLS = pgconf.TLS{Cert: in.Parameters["ssl_cert_file"], Key: in.Parameters["ssl_key_file"], CA: in.Parameters["ssl_ca_file"]}
+	}
 	more := p.ParametersReplica
 	if !standby {
 		more = p.ParametersPrimary
