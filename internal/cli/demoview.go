@@ -273,7 +273,7 @@ func memberTable(l *demo.Layout, v cluster.View, own map[string]rest.Status) *te
 		st, ok := own[n.Name]
 		host := fmt.Sprintf("127.0.0.1:%d", n.PostgreSQL)
 		if !ok {
-			t.Add(n.Name, host, "", "agent does not answer", nil, nil)
+			t.Add(n.Name, host, "", "agent does not answer", "", "")
 			continue
 		}
 		role, state := roleWord(v, n.Name, st), string(st.State)
@@ -283,11 +283,10 @@ func memberTable(l *demo.Layout, v cluster.View, own map[string]rest.Status) *te
 		if st.Hathi != nil && st.Hathi.Job != "" {
 			state = st.Hathi.Job
 		}
-		var lag any
+		lag, tl := any(""), any("")
 		if role != "Leader" && st.XLog.Replayed != 0 && v.Status.Optime != 0 {
 			lag = bytesText(st.XLog.Replayed.Behind(v.Status.Optime))
 		}
-		var tl any
 		if st.Timeline != 0 {
 			tl = int64(st.Timeline)
 		}

@@ -140,7 +140,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		Now: boottime.Now, Wall: time.Now, Log: log, Record: recorder{jr, f.Name, log}})
 
 	api := &api{a: a, n: n, store: reads, client: client, problems: problems, guard: guard, log: log}
-	srv, err := rest.New(rest.Config{Listen: f.RestAPI.Listen, TLS: restTLS.server(false), VerifyClient: a.verifyClient(restTLS), Access: a.access(),
+	srv, err := rest.New(rest.Config{Listen: f.RestAPI.Listen, TLS: restTLS.server(a.verifyClient(restTLS)), VerifyClient: a.verifyClient(restTLS), Access: a.access(),
 		Source: api, Actions: api, Peer: n, CheckPatch: config.CheckRemotePatch, Decisions: func(k int) any { return jr.Tail(k) },
 		Now: boottime.Now, Logger: log.With("part", "rest")})
 	if err != nil {
@@ -151,7 +151,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	open.push(srv.Close)
 	if f.Peer.Listen != "" {
-		peer, err := rest.NewPeer(rest.PeerConfig{Listen: f.Peer.Listen, TLS: restTLS.server(true), Access: a.access(), Peer: n, Failsafe: api,
+		peer, err := rest.NewPeer(rest.PeerConfig{Listen: f.Peer.Listen, TLS: restTLS.server(rest.VerifyRequired), Access: a.access(), Peer: n, Failsafe: api,
 			Members: func() map[string]cluster.Member { return feed.Get().View.Members }, Logger: log.With("part", "peer")})
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hathi-ha/hathi/internal/config"
 	"github.com/hathi-ha/hathi/internal/pki"
+	"github.com/hathi-ha/hathi/internal/rest"
 )
 
 // identity is a certificate with its authority, followed as its files change; nil for plain text.
@@ -37,12 +38,18 @@ func openIdentity(what, cert, key, ca string, log *slog.Logger) (*identity, erro
 	return &identity{r}, nil
 }
 
-// server is the configuration of a listener; nil without a certificate.
-func (i *identity) server(mutual bool) *tls.Config {
+// server is the configuration of an HTTP listener; nil without a certificate.
+func (i *identity) server(verify rest.VerifyClient) *tls.Config {
 	if i == nil {
 		return nil
 	}
-	return i.Server(mutual)
+	switch verify {
+	case rest.VerifyRequired:
+		return i.HTTPServer(tls.RequireAndVerifyClientCert)
+	case rest.VerifyOptional:
+		return i.HTTPServer(tls.VerifyClientCertIfGiven)
+	}
+	return i.HTTPServer(tls.NoClientCert)
 }
 
 // storeTLS gives the configuration for connecting to one host of the store; nil for plain text.

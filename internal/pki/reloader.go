@@ -102,6 +102,21 @@ func (r *Reloader) Server(mutual bool) *tls.Config {
 	return c
 }
 
+// HTTPServer is the configuration of an HTTP listener that has Go check the certificates of clients
+// (so that a request's VerifiedChains tell) against the authority as it is at each handshake.
+func (r *Reloader) HTTPServer(auth tls.ClientAuthType) *tls.Config {
+	base := r.Server(false)
+	base.ClientAuth = auth
+	base.NextProtos = []string{"http/1.1"}
+	c := base.Clone()
+	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := base.Clone()
+		now.ClientCAs = r.current().pool
+		return now, nil
+	}
+	return c
+}
+
 // Client is the configuration for connecting to host, a name or an IP address as the server's
 // certificate has it. If host is empty it is the server name of the connection, which must then be
 // a DNS name (with an IP address no server name is sent, and the handshake fails).
