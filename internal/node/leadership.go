@@ -306,10 +306,19 @@ func (l *Leadership) writeOnce(ctx context.Context, change func(*cluster.Lock), 
 		defer l.mu.Unlock()
 		return fmt.Errorf("write under the lock: %w", ErrNotHeld)
 	}
+	t0 := l.now()
 	next, rev, ttl := l.lock, l.rev, l.ttl
+	before := l.fenceAt
 	l.mu.Unlock()
 	next.Seq++
-	next.TTL = ttl.Milliseconds()
+	// A shorter lease is announced only once the fence in force is within it: whoever sees the lock
+	// now waits no longer than it says.
+	if ms := ttl.Milliseconds(); ms >= next.TTL || lease.FenceAt(t0, ttl) >= before {
+		next.TTL = ms
+	}
+	if next.Instance == "" {
+		next.Instance = l.instance() // a bootstrap takes the lock before there is a directory
+	}
 	if change != nil {
 		change(&next)
 	}
@@ -319,7 +328,6 @@ func (l *Leadership) writeOnce(ctx context.Context, change func(*cluster.Lock), 
 	}
 	ctx, cancel := within(ctx, lease.RenewTimeout(ttl))
 	defer cancel()
-	t0 := l.now()
 	res, err := l.store.Commit(ctx, dcs.Txn{
 		If:   append([]dcs.Cond{{Key: dcs.KeyLock, ModRev: rev}}, ifs...),
 		Then: append([]dcs.Op{{Key: dcs.KeyLock, Value: value}}, ops...),
@@ -344,7 +352,8 @@ func (l *Leadership) refused(res dcs.Result, rev int64) error {
 		return fmt.Errorf("write under the lock: %w", ErrConflict)
 	}
 	if ok {
-		if lock, err := cluster.ParseLock(found.Value); err == nil && lock.Node == l.name && lock.Instance == l.lock.Instance && lock.Epoch == l.lock.Epoch {
+		if lock, err := cluster.ParseLock(found.Value); err == nil && lock.Node == l.name && lock.Epoch == l.lock.Epoch &&
+			(lock.Instance == l.lock.Instance || l.lock.Instance == "" && lock.Instance == l.instance()) {
 			l.lock, l.rev = lock, found.ModRev
 			return errBehind
 		} else if err == nil {
