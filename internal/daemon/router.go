@@ -46,8 +46,10 @@ func Router(ctx context.Context, f *config.Config, log *slog.Logger) error {
 	}
 	rt := router.New(router.Config{WriteListen: listen(r.WritePort), ReadListen: listen(r.ReadPort), StatusListen: r.StatusListen,
 		Hold: r.Hold, ConnectTimeout: r.ConnectTimeout, MaxLag: int64(r.MaxLag), MaxSessions: r.MaxConnections, Store: store, Now: boottime.Now,
-		Confirm: func(ctx context.Context, m cluster.Member) (cluster.PeerStatus, error) { return client.Peer(ctx, m.PeerURL) },
-		Logger:  log, Registerer: prometheus.NewRegistry()})
+		Confirm: func(ctx context.Context, m cluster.Member) (cluster.PeerStatus, error) {
+			return client.Peer(ctx, m.PeerURL)
+		},
+		Logger: log, Registerer: prometheus.NewRegistry()})
 	if err := rt.Listen(); err != nil {
 		return err
 	}

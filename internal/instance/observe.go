@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -116,6 +117,14 @@ func (i *Instance) phase(p ha.Phase, now time.Duration) {
 
 // answered takes in what the server said.
 func (i *Instance) answered(st postgres.Status, now time.Duration) {
+	if st.InRecovery {
+		// Without a WAL receiver the server tells the timeline of its last restart point alone, which
+		// may be an old one.
+		if i.last.status.InRecovery {
+			st.Timeline = max(st.Timeline, i.last.status.Timeline)
+		}
+		st.Timeline = i.segmentTimeline(st.Timeline, st.LSN())
+	}
 	i.last.status = st
 	i.last.failure = ""
 	if st.Receiver.Streaming() {
@@ -217,6 +226,28 @@ func (i *Instance) newestTimeline(own uint32) uint32 {
 		}
 	}
 	return newest
+}
+
+// segmentTimeline is the highest timeline, from at least on, of which the segment that holds lsn is in
+// pg_wal: the one that was received last.
+func (i *Instance) segmentTimeline(atLeast uint32, lsn cluster.LSN) uint32 {
+	newest := i.newestTimeline(atLeast)
+	if newest == atLeast || lsn == 0 {
+		return atLeast
+	}
+	size := uint64(16 << 20)
+	if s := i.last.control.WALSegmentSize; s > 0 {
+		size = uint64(s)
+	}
+	perID := uint64(1<<32) / size
+	segment := uint64(lsn-1) / size
+	for tl := newest; tl > atLeast; tl-- {
+		name := fmt.Sprintf("%08X%08X%08X", tl, segment/perID, segment%perID)
+		if _, err := os.Stat(filepath.Join(i.c.DataDir, "pg_wal", name)); err == nil {
+			return tl
+		}
+	}
+	return atLeast
 }
 
 // oldestSegment is where the oldest WAL segment in pg_wal begins; 0 when unknown.

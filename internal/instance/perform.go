@@ -185,7 +185,7 @@ func (i *Instance) Rewind(ctx context.Context, from node.Upstream, timeline uint
 	// Until its first checkpoint after the promotion the source's control file still names the old
 	// timeline, and pg_rewind would see nothing to do.
 	if err := i.pg.WaitCheckpointed(ctx, src, timeline); err != nil {
-		return err
+		return errors.Join(node.ErrTryAgain, err)
 	}
 	before, err := i.pg.Control(ctx)
 	if err != nil {
@@ -193,6 +193,10 @@ func (i *Instance) Rewind(ctx context.Context, from node.Upstream, timeline uint
 	}
 	needed, err := i.pg.Rewind(ctx, src, postgres.RewindOptions{RestoreTargetWAL: i.c.RestoreCommand()}, i.bytesProgress("rewinding from "+from.Name))
 	if err != nil {
+		var re *postgres.RewindError
+		if errors.As(err, &re) && !re.Touched && i.pg.WaitCheckpointed(ctx, src, 0) != nil {
+			err = errors.Join(node.ErrTryAgain, err) // the source went away; nothing was changed here
+		}
 		return err
 	}
 	i.forget()

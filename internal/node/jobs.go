@@ -10,6 +10,9 @@ import (
 	"github.com/hathi-ha/hathi/internal/ha"
 )
 
+// ErrTryAgain marks the failure of a job that lies outside this node, so that trying again can help.
+var ErrTryAgain = errors.New("trying again can help")
+
 // Runner runs jobs in a goroutine.
 type Runner struct {
 	now func() time.Duration
@@ -48,7 +51,7 @@ func (r *Runner) Start(kind ha.JobKind, bound time.Duration, work func(context.C
 		r.mu.Lock()
 		r.job.Done = true
 		if err != nil {
-			r.job.Failure = err.Error()
+			r.job.Failure, r.job.Transient = err.Error(), errors.Is(err, ErrTryAgain)
 		}
 		r.mu.Unlock()
 		select {
