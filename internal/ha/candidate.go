@@ -61,6 +61,9 @@ func (d *decider) race() Decision {
 // else starts as a standby, to know its position and to serve reads.
 func (d *decider) candidateDown() Decision {
 	view, db, lock := d.Store.View, d.DB, d.Store.View.Lock
+	if db.Torn {
+		return d.wait(StateWaiting, idle, "a rewind was interrupted here: waiting for a leader to copy from")
+	}
 	if d.startFailedLately() {
 		return d.wait(StateWaiting, idle, "PostgreSQL could not be started (%s): trying again in a moment", db.Failure)
 	}

@@ -59,6 +59,10 @@ func Decide(o Observation) Decision {
 	if dec.State != d.m.State {
 		d.m.State, d.m.Since = dec.State, o.Now
 	}
+	if d.leader() != "" && d.Store.Reachable && !d.Store.View.Lock.Paused && dec.Wait > 0 {
+		// Look again at the very instant at which the lock would count as expired.
+		dec.Wait = min(dec.Wait, max(d.expiresAt()-d.Now, time.Millisecond))
+	}
 	dec.Memory = d.m
 	return dec
 }
@@ -111,13 +115,7 @@ func (d *decider) upstreamLeader() string {
 }
 
 // request is the fail-over request that is to be carried out now, or nil.
-func (d *decider) request() *cluster.FailoverRequest {
-	req := d.Store.View.Failover
-	if req == nil || req.ScheduledAt != "" && !d.Store.FailoverDue {
-		return nil
-	}
-	return req
-}
+func (d *decider) request() *cluster.FailoverRequest { return d.Store.View.Failover }
 
 // forced says that an operator ordered this node to lead whatever may be lost.
 func (d *decider) forced() bool {
@@ -174,7 +172,9 @@ func (d *decider) rememberJob() {
 		d.m.LastFailure, d.m.FailedAt = d.Job.Failure, d.Now
 		switch d.Job.Kind {
 		case JobRewind:
-			d.m.RewindFailures++
+			if !d.Job.Transient {
+				d.m.RewindFailures++
+			}
 		case JobClone:
 			d.m.CloneFailures++
 		}
@@ -314,6 +314,8 @@ func (d *decider) isolated() Decision {
 		return d.wait(d.passiveState(), idle, "%s: staying as it is", why)
 	case db.Phase != Down:
 		return d.notUp("while the store does not answer")
+	case db.Torn:
+		return d.wait(StateWaiting, idle, "%s, and a rewind was interrupted here: waiting for a leader to copy from", why)
 	case d.foreign():
 		return d.wait(StateBroken, idle, "%s, and the data directory belongs to another cluster: it is left alone", why)
 	case d.startFailedLately():

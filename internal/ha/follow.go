@@ -52,7 +52,7 @@ func (d *decider) notUp(ofWhom string) Decision {
 // isStandby says whether the stopped data directory is a standby's, which may start as one.
 func (d *decider) isStandby() bool {
 	c := d.DB.Control
-	return c == ControlInRecovery || c == ControlShutDownInRecovery || d.DB.Copy || d.m.Copied
+	return !d.DB.Torn && (c == ControlInRecovery || c == ControlShutDownInRecovery || d.DB.Copy || d.m.Copied)
 }
 
 // foreignHere: the data belongs to another cluster.
@@ -134,6 +134,10 @@ func (d *decider) standby(lead string) Decision {
 	view, db, lock := d.Store.View, d.DB, d.Store.View.Lock
 	want := d.upstream(lead)
 	d.m.StopFor = StopNone
+	if _, known := view.Member(want); db.Upstream != want && want != "" && !known {
+		// Without its address there is only nobody to follow instead, and nothing is gained by that.
+		return d.wait(StateFollowing, soon, "waiting until %s publishes its address, to follow it", want)
+	}
 	if db.Upstream != want {
 		return d.act(StateFollowing, 0, soon, "following "+orNobody(want), Follow{Upstream: want})
 	}
@@ -218,7 +222,7 @@ func (d *decider) rejoin(lead string) Decision {
 	switch {
 	case d.startFailedLately():
 		return d.wait(StateWaiting, idle, "PostgreSQL could not be started (%s): trying again in a moment", db.Failure)
-	case d.failedLately() && !d.Job.Failed(JobRewind):
+	case d.failedLately() && !(d.Job.Failed(JobRewind) && !d.Job.Transient):
 		return d.wait(StateWaiting, idle, "%s; trying again in a moment", d.m.LastFailure)
 	case d.isStandby() && d.m.RewindFailures == 0 && d.m.StopFor != StopRewind && (db.ControlTimeline <= max(lock.Timeline, 1) || d.m.Copied || db.Copy) && len(d.m.Crashes) <= 2*crashLimit:
 		return start("starting PostgreSQL as a standby")
@@ -229,6 +233,9 @@ func (d *decider) rejoin(lead string) Decision {
 	}
 
 	// From here on the data directory is changed or set aside: only with a leader to copy from.
+	if db.Torn && d.m.RewindFailures == 0 {
+		d.m.RewindFailures, d.m.LastFailure = 1, "it was interrupted"
+	}
 	if d.m.RewindFailures > 0 {
 		if !d.settings().RemoveOnRewindFail {
 			return d.wait(StateBroken, 10*time.Second, "pg_rewind failed (%s) and remove_data_directory_on_rewind_failure is off: reinitialize this member, or switch the setting on", d.m.LastFailure)

@@ -20,6 +20,8 @@ func (d *decider) lead() Decision {
 		return d.act(StateBootstrapping, vouch, soon, "the cluster does not exist yet and we hold the lock: making it", Bootstrap{})
 	case db.Dir == DirEmpty:
 		return d.act(StateBroken, 0, idle, "the data directory is gone: giving the lock back", Kill{Why: "the data directory is gone"}, ReleaseLock{})
+	case db.Torn && db.Phase == Down:
+		return d.act(StateBroken, 0, idle, "a rewind was interrupted here: giving the lock back", Kill{Why: "the data directory is half rewound"}, ReleaseLock{})
 	case d.Store.View.Lock.Paused && d.Store.Reachable && !d.settings().Pause:
 		return d.act(StateLeading, vouch, soon, "the pause is over: taking the fence up again", PauseLock{})
 	case db.Phase == Down:
@@ -194,8 +196,12 @@ func (d *decider) promote() Decision {
 // leadUp: the normal life of a leader.
 func (d *decider) leadUp() Decision {
 	vouch := d.settings().TTL
+	view := d.Store.View
 	stopFailed := d.Job.Failed(JobStop) && d.m.StopFor == StopRestart
 	d.m.StopFor = StopNone
+	if view.Initialize == "" && d.DB.SystemID == "" {
+		return Decision{State: StateLeading, Vouch: vouch, Wait: soon, Why: "preparing to accept writes as the leader: waiting for PostgreSQL to tell its system identifier"}
+	}
 	if !d.Lease.Ready {
 		if effects, done := d.beforeReady(); !done {
 			return d.act(StateLeading, vouch, 0, "preparing to accept writes as the leader", effects...)

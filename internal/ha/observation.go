@@ -37,14 +37,13 @@ type Store struct {
 	Reachable bool
 	// Seen says that View holds an answer at all, possibly an old one.
 	Seen bool
+	// View.Failover is absent until the time that a scheduled request states: the observer has a wall
+	// clock.
 	View cluster.View
 	// LockSeenAt is when this node saw the lock's revision change last (or first saw it).
 	LockSeenAt time.Duration
 	// LockAlive says that this process has seen the present holder renew at least once.
 	LockAlive bool
-	// FailoverDue says that the time of a scheduled fail-over request has come, by the wall clock of
-	// the observer. A request that states a time waits for it; others do not look at it.
-	FailoverDue bool
 	// PromisedUntil is when this node's failsafe promise to the holder ends: until then it takes no
 	// lock. Zero: none.
 	PromisedUntil time.Duration
@@ -187,6 +186,9 @@ type Job struct {
 	Began   time.Duration
 	Done    bool
 	Failure string // Done and failed: why
+	// Transient says that the failure lies outside and trying again can help: the member to copy
+	// from does not answer.
+	Transient bool
 }
 
 // Running says that a job is under way.

@@ -11,7 +11,7 @@ func (d *decider) paused() Decision {
 		switch {
 		case d.Request.Restart || d.m.StopFor == StopRestart && d.DB.Phase == Down:
 			return d.pausedRestart()
-		case d.DB.Phase == Down && d.m.StopFor == StopHandover:
+		case d.DB.Phase == Down && d.DB.Dir == DirValid && !d.DB.Torn && d.m.StopFor == StopHandover:
 			return d.leadDown()
 		case d.DB.Phase == Up:
 			return d.lead() // on the way to lead, for a switchover asked for during the pause
@@ -38,7 +38,8 @@ func (d *decider) paused() Decision {
 		// an operator orders this node to lead.
 		return d.candidate()
 	}
-	if d.DB.Phase == Up && !d.DB.Primary && lead != "" && d.DB.Upstream != d.upstream(lead) {
+	_, known := d.Store.View.Member(d.upstream(lead))
+	if d.DB.Phase == Up && !d.DB.Primary && lead != "" && d.DB.Upstream != d.upstream(lead) && (known || d.upstream(lead) == "") {
 		return d.act(StatePaused, 0, soon, why+"; the leader changed", Follow{Upstream: d.upstream(lead)})
 	}
 	return d.wait(StatePaused, idle, why)
@@ -52,7 +53,7 @@ func (d *decider) pausedLeader(why string) Decision {
 		return d.act(StatePaused, vouch, soon, why+": putting the fence down until it is resumed", PauseLock{Paused: true})
 	case d.Request.Restart:
 		return d.pausedRestart()
-	case !d.Lease.Ready:
+	case !d.Lease.Ready && (d.Store.View.Initialize != "" || d.DB.SystemID != ""):
 		if effects, done := d.beforeReady(); !done {
 			return d.act(StatePaused, vouch, soon, why, effects...)
 		}
@@ -77,9 +78,9 @@ func (d *decider) pausedRestart() Decision {
 		return d.act(StatePaused, vouch, soon, "restart refused: "+reason, Answer{Request: "restart", Outcome: reason})
 	}
 	switch {
-	case d.DB.Dir != DirValid:
+	case d.DB.Dir != DirValid || d.DB.Torn:
 		d.m.StopFor = StopNone
-		return refuse("there is no data here")
+		return refuse("there is no data here that could be started")
 	case d.DB.Phase != Down && d.Job.Failed(JobStop):
 		d.m.StopFor = StopNone
 		return refuse("PostgreSQL did not stop: " + d.Job.Failure)

@@ -23,19 +23,19 @@ var update = flag.Bool("update", false, "rewrite the expected output in testdata
 //	self NAME [tags T[=V] ...] [started=-1s] [instance=X] [noclone]
 //	config [ttl=6s] [sync=off|on|quorum] [strict] [count=1] [failsafe] [pause|resume] [lag=BYTES]
 //	       [start=60s] [stop=60s] [rewind=off] [keep-diverged] [keep-unrewound]
-//	store [reachable|unreachable|unseen] [init=ID|init=] [lockbad] [syncbad] [statusbad] [due] [promised=5s]
+//	store [reachable|unreachable|unseen] [init=ID|init=] [lockbad] [syncbad] [statusbad] [promised=5s]
 //	lock none | [node=N] epoch=E [timeline=T] [ready] [paused] [instance=X] [successor=N] [seen=-1s] [alive]
 //	renewed            the holder was seen to renew the lock just now
 //	sync none | leader=N standbys=N,N quorum=Q
 //	status none | optime=LSN tl=T [shutdown]
 //	history none | TL:LSN ...
 //	failsafe N,N
-//	request none | [leader=N] [to=N] [force] [at=TIME]         the key failover
+//	request none | [leader=N] [to=N] [force]                  the key failover
 //	member N gone | [state=S] [lsn=LSN] [replication=S] [tags ...]
 //	lease none [lost="..."] [resumable] | held epoch=E [ready]
 //	guardian alive|dead
 //	db empty|foreign|up|down|starting|mute [standby|primary] [tl=T] [newest=T] [lsn=LSN] [streaming] [lost=-1s]
-//	       [upstream=N] [control="..."] [checkpoint=LSN] [failure="..."] [fenced] [copy] [nodir] [id=ID] [since=-1s]
+//	       [upstream=N] [control="..."] [checkpoint=LSN] [failure="..."] [fenced] [copy] [torn] [nodir] [id=ID] [since=-1s]
 //	replica N gone | flushed=LSN [broken]
 //	rule async | any|first NUM N,N
 //	peer N gone | standby|primary [tl=T] [lsn=LSN] [oldest=LSN] [down] [eligible|why="..."] [tags ...]
@@ -277,7 +277,6 @@ func (w *world) command(line string) ([]string, error) {
 		}
 		a.str("init", &view.Initialize)
 		view.LockBad, view.SyncBad, view.StatusBad = a.has("lockbad"), a.has("syncbad"), a.has("statusbad")
-		o.Store.FailoverDue = a.has("due")
 		a.span("promised", o.Now, &o.Store.PromisedUntil)
 	case "lock":
 		view.Lock, o.Store.LockAlive = cluster.Lock{}, false
@@ -342,7 +341,6 @@ func (w *world) command(line string) ([]string, error) {
 		f := &cluster.FailoverRequest{Force: a.has("force")}
 		a.str("leader", &f.Leader)
 		a.str("to", &f.Candidate)
-		a.str("at", &f.ScheduledAt)
 		view.Failover = f
 	case "member":
 		m := cluster.Member{State: cluster.StateRunning}
@@ -507,7 +505,7 @@ func (w *world) setDB(a *args, phase string) error {
 	if a.has("nodir") {
 		db.Dir = ha.DirEmpty
 	}
-	db.Failure, db.Fenced, db.Streaming, db.Copy = "", a.has("fenced"), a.has("streaming"), a.has("copy")
+	db.Failure, db.Fenced, db.Streaming, db.Copy, db.Torn = "", a.has("fenced"), a.has("streaming"), a.has("copy"), a.has("torn")
 	if a.has("primary") {
 		db.Primary = true
 	}

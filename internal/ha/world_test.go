@@ -16,6 +16,10 @@ type world struct {
 	last  ha.Decision
 }
 
+func running(name string) cluster.Member {
+	return cluster.Member{Name: name, State: cluster.StateRunning}
+}
+
 func newWorld() *world {
 	w := &world{peers: map[string]cluster.PeerStatus{}}
 	s := cluster.DefaultSettings()
@@ -25,7 +29,7 @@ func newWorld() *world {
 		Now:  100 * time.Second,
 		Self: ha.Self{Name: "a", Instance: "disk-a", CanClone: true},
 		Store: ha.Store{Reachable: true, Seen: true, View: cluster.View{
-			Initialize: "1", Members: map[string]cluster.Member{}, Config: cluster.Dynamic{Settings: s}}},
+			Initialize: "1", Members: map[string]cluster.Member{"b": running("b"), "c": running("c")}, Config: cluster.Dynamic{Settings: s}}},
 		Lease: ha.Lease{GuardianAlive: true},
 	}
 	return w
