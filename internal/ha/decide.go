@@ -194,7 +194,7 @@ func (d *decider) decide() Decision {
 	switch {
 	case d.Request.Shutdown:
 		return d.shutdown(paused)
-	case d.Lease.Resumable && !d.Lease.Held:
+	case d.Lease.Resumable && !d.Lease.Held && d.ours():
 		return d.act(StateLeading, 0, 0, "the store still shows the lock as ours and the guardian's deadline has not passed: going on as the leader", ResumeLock{})
 	case d.mustDemote(paused):
 		return d.demote()

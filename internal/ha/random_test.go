@@ -228,6 +228,21 @@ func violations(o ha.Observation, d ha.Decision) (bad []string) {
 	if d.Vouch > 0 && !o.Lease.GuardianAlive && !o.Store.View.Lock.Paused {
 		say("vouches without a guardian")
 	}
+	if others := o.Store.View.Lock.Node != "" && (o.Store.View.Lock.Node != o.Self.Name || o.Store.View.Lock.Instance != o.Self.Instance); o.DB.Writable() &&
+		(!o.Lease.Held && !o.Lease.Resumable || o.Lease.Held && superseded(o)) && o.Store.Seen && (others || !o.Store.View.Config.Pause) {
+		ends := o.Job.Running() && o.Job.Kind == ha.JobStop
+		for _, e := range d.Effects {
+			switch e.(type) {
+			case ha.Stop, ha.Kill:
+				ends = true
+			case ha.CancelJob: // on the way to a stop
+				ends = ends || o.Request.Shutdown
+			}
+		}
+		if !ends {
+			say("leaves a writable PostgreSQL running without the lease")
+		}
+	}
 	killed := false
 	for _, e := range d.Effects {
 		needsLease := false
@@ -497,6 +512,7 @@ func (w *world) heal() {
 	}
 	db.Timeline, db.ControlTimeline = max(db.Timeline, 1), max(db.ControlTimeline, 1)
 	w.peers = map[string]cluster.PeerStatus{}
+	o.Lease.Resumable = o.Lease.Resumable && view.Lock.Node == o.Self.Name && view.Lock.Instance == o.Self.Instance
 	if !o.Lease.Held && !o.Lease.Resumable {
 		// b leads, on a timeline of its own.
 		if view.Lock.Node != "b" || view.Lock.Paused || !view.Lock.Ready || view.Lock.Timeline != 9 {

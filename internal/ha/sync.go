@@ -21,6 +21,7 @@ func (d *decider) syncStep() (effects []Effect, why string, wait time.Duration) 
 	st := d.m.Rules
 	if len(st.Active) == 0 {
 		st = quorum.Begin(view.Sync, view.SyncRev, d.DB.Rule, false)
+		d.awaitStandbys(st)
 	}
 	st = st.Stored(view.Sync, view.SyncRev)
 	flushed := map[string]cluster.LSN{}
@@ -47,6 +48,23 @@ func (d *decider) syncStep() (effects []Effect, why string, wait time.Duration) 
 	}
 	d.m.Rules = st
 	return effects, step.Why, wait
+}
+
+// firstFor is how much longer than awayFor a new leader waits for the standbys that its records name:
+// they are on their way from the old one, and what is acknowledged without them is only here.
+const firstFor = time.Second
+
+// awaitStandbys counts the standbys of the records as present for a moment.
+func (d *decider) awaitStandbys(st quorum.State) {
+	away := map[string]time.Duration{}
+	for _, names := range [][]string{st.Sync.Standbys, st.InForce().Names} {
+		for _, n := range names {
+			if n != d.Self.Name && n != cluster.StrictPlaceholder {
+				away[n] = d.Now + firstFor
+			}
+		}
+	}
+	d.m.Away = away
 }
 
 func (d *decider) syncTarget() quorum.Target {
