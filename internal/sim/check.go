@@ -30,7 +30,9 @@ func (v Violation) String() string {
 //   - bound (3): without one, a fail-over loses at most maximum_lag_on_failover before the position
 //     that the old leader published last, and what it wrote after.
 //   - deleted (4): no record that was acknowledged vanishes from every data directory there is.
-//   - corrupt, torn: nothing streams onto WAL that differs, nothing half rewound is started.
+//   - corrupt, torn: nothing streams onto WAL that differs, nothing half rewound is started. Where a
+//     human promoted one of the two by hand this is counted in Result.Mixed: PostgreSQL gives both
+//     histories the same timeline number, and nothing that it shows tells them apart.
 //   - left (6): a standby that streams from a working primary is not taken from it while its agent
 //     cannot reach the store.
 //   - stuck: after everything healed, one primary takes writes and all follow it, within a bound.
@@ -49,6 +51,7 @@ type checker struct {
 	forced   bool                   // a human ordered a fail-over with force: losses are his
 	total    int
 	unfenced int
+	mixed    int
 	lost     int // acknowledged and lost within the bound of asynchronous mode
 	lastAck  time.Duration
 	found    []Violation
@@ -84,8 +87,11 @@ func (c *checker) lockChanged(l cluster.Lock) bool {
 // away takes the promise away.
 func (c *checker) syncChanged(s cluster.SyncState) {
 	c.synced = !s.Empty()
+	lead := c.w.machine(s.Leader)
 	for i := range c.acks {
-		c.acks[i].protected = c.synced
+		a := &c.acks[i]
+		// A state that begins to promise does so for what its leader has.
+		a.protected = c.synced && (a.protected || lead != nil && lead.pg.dir != nil && lead.pg.dir.holds(a.place, a.rec))
 	}
 }
 

@@ -164,6 +164,7 @@ func (b database) SetAside(_ context.Context, reason string) error {
 		return nil
 	}
 	b.m.w.tracef(b.m, "data directory set aside: %s", reason)
+	p.mixed = false
 	p.asides = append(p.asides, p.dir)
 	p.dir = nil
 	return nil
@@ -264,7 +265,7 @@ func (b database) Rewind(_ context.Context, from node.Upstream, timeline uint32)
 	if again, err := b.reach(from); err != nil || again.pg.life != life {
 		return fmt.Errorf("rewind from %s: the connection broke", from.Name)
 	}
-	if n := d.common(src.pg.dir); n == 0 || d.wal[n-1].end < at && n < len(d.wal) {
+	if n := d.common(src.pg.dir); n == 0 || d.wal[n-1].end < at && n < len(d.wal) && !d.manual && !src.pg.dir.manual {
 		w.check.violate("corrupt", "pg_rewind on %s from %s takes them to have parted at %s, and they parted earlier", b.m.name, from.Name, at)
 	}
 	w.check.overwrites(b.m, d.common(src.pg.dir))

@@ -176,11 +176,7 @@ var faults = []fault{
 		// One copy of the data may be given up by hand in a history, not more: that is the tolerance.
 		if m.agent != nil && w.copies > 0 && len(w.machines) > 2 {
 			w.copies--
-			w.operate(m)
-			done, cancel := context.WithCancel(m.agent.ctx)
-			cancel()
-			_, _ = m.agent.node.Reinit(done, false)
-			m.agent.main.wake(0)
+			w.reinit(m)
 		}
 	}},
 	{"synchronous_mode changed", func(w *world, m *machine, d time.Duration) {
@@ -299,6 +295,53 @@ func (w *world) leave(m *machine) {
 	w.copies = 0
 	m.gone = true
 	m.powerOff()
+	for _, c := range w.clients {
+		for c.home.gone {
+			c.home = pick(w, w.machines...)
+		}
+	}
+}
+
+// remedy is what an operator does after promotions by hand left a cluster that cannot tell which
+// history counts: order a fail-over to the furthest member, and make those anew that got mixed up.
+func (w *world) remedy() bool {
+	var best *machine
+	manual := false
+	for _, m := range w.machines {
+		p := m.pg
+		if m.gone || p.dir == nil {
+			continue
+		}
+		manual = manual || p.dir.manual
+		if p.phase != phaseUp || p.primary {
+			continue
+		}
+		if best == nil || p.dir.timeline() > best.pg.dir.timeline() || p.dir.timeline() == best.pg.dir.timeline() && p.dir.lsn() > best.pg.dir.lsn() {
+			best = m
+		}
+	}
+	if !manual {
+		return false
+	}
+	w.tracef(nil, "--- an operator tidies up after promotions by hand")
+	if best != nil && !w.check.lock.Ready {
+		w.check.forced = true
+		w.request(cluster.FailoverRequest{Candidate: best.name, Force: true})
+	}
+	for _, m := range w.machines {
+		if m.pg.mixed && m.agent != nil && !m.pg.primary {
+			w.reinit(m)
+		}
+	}
+	return true
+}
+
+func (w *world) reinit(m *machine) {
+	w.operate(m)
+	done, cancel := context.WithCancel(m.agent.ctx)
+	cancel()
+	_, _ = m.agent.node.Reinit(done, false)
+	m.agent.main.wake(0)
 }
 
 // heal ends every trouble.
@@ -326,7 +369,18 @@ func (w *world) heal() {
 		m.pg.hang(hungNot)
 		m.startAgent()
 	}
-	w.configure(func(doc map[string]any) { doc["pause"] = false })
+	here := 0
+	for _, m := range w.machines {
+		if !m.gone {
+			here++
+		}
+	}
+	w.configure(func(doc map[string]any) {
+		doc["pause"] = false
+		if here < 2 {
+			doc["synchronous_mode_strict"] = false // alone, it would wait for a standby for ever, as asked
+		}
+	})
 }
 
 // settled says whether one primary takes writes and everybody follows it; if not, why.

@@ -59,8 +59,7 @@ type postgres struct {
 	streamLost time.Duration
 	replicas   []*stream // as an upstream, by machine index
 	waiting    []*commit // for the synchronous rule
-	tries      int       // stops a failing start from being tried for ever by itself
-	since      uint64    // epoch in which it began to accept writes
+	mixed      bool      // it met WAL that differs because of a promotion by hand
 }
 
 // stream is a walreceiver and its walsender.
@@ -349,6 +348,7 @@ func (p *postgres) promote(timeline uint32, manual bool) {
 		next = max(next, timeline)
 		p.promoting, p.primary, p.manual = false, true, manual
 		d.standby = false
+		d.manual = d.manual || manual
 		d.add(record{id: p.m.w.nextID(), tl: next, end: d.lsn() + promoteBytes})
 		d.control = ha.ControlInProduction
 		p.m.w.tracef(p.m, "promoted onto timeline %d", next)

@@ -26,6 +26,14 @@ func (w *world) connect(p *postgres) {
 	if !p.dir.canFollow(up.dir) {
 		return
 	}
+	if !p.dir.prefixOf(up.dir) && (p.dir.manual || up.dir.manual) {
+		if !p.mixed {
+			w.check.mixed++
+			w.tracef(p.m, "would stream from %s, whose WAL differs, after a promotion by hand", m.name)
+		}
+		p.mixed = true
+		return
+	}
 	if !p.dir.prefixOf(up.dir) {
 		w.check.violate("corrupt", "%s streams from %s at %s of timeline %d, and their WAL before that differs", p.m.name, m.name, p.dir.lsn(), p.dir.timeline())
 		return
@@ -39,6 +47,7 @@ func (w *world) connect(p *postgres) {
 	up.replicas = append(up.replicas, s)
 	slices.SortFunc(up.replicas, func(a, b *stream) int { return a.down.m.index - b.down.m.index })
 	p.source = s
+	p.dir.manual = p.dir.manual || up.dir.manual
 	p.dir.newest = max(p.dir.newest, up.dir.newest)
 	w.tracef(p.m, "streams from %s at %s of timeline %d", m.name, p.dir.lsn(), p.dir.timeline())
 	up.release()

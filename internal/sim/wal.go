@@ -25,6 +25,7 @@ type dir struct {
 	newest   uint32          // highest timeline of which a history file is here
 	standby  bool            // standby.signal
 	torn     bool            // a rewind was interrupted
+	manual   bool            // a human promoted it, or what it was copied from, by hand
 	copied   bool            // a clone that was never started
 
 	control    ha.ControlState
@@ -133,4 +134,5 @@ func (d *dir) copyWAL(o *dir) {
 	d.wal = slices.Clone(o.wal)
 	d.history = slices.Clone(o.history)
 	d.newest = o.newest
+	d.manual = o.manual
 }
