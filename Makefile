@@ -1,0 +1,44 @@
+# make help lists what there is.
+
+GO      ?= go
+PREFIX  ?= /usr/local
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+
+.DEFAULT_GOAL := build
+.PHONY: build demo postgresql test test-short sim install clean help
+
+## build         build bin/hathi, a static binary
+build:
+	@command -v $(GO) >/dev/null 2>&1 || { echo 'make: there is no $(GO) on PATH: install Go (https://go.dev/dl), or add its bin folder to PATH' >&2; exit 1; }
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/hathi ./cmd/hathi
+
+## demo          install PostgreSQL if missing, build, and start three nodes here; ARGS='--nodes 5' and the like
+demo: postgresql build
+	bin/hathi demo $(ARGS)
+
+## postgresql    install the distribution's PostgreSQL if there is none, without starting a server
+postgresql:
+	@scripts/ensure-postgresql.sh
+
+## test          all checks and all tests, PostgreSQL's included
+test: postgresql
+	@scripts/check.sh
+
+## test-short    format, vet, build and the tests that take moments
+test-short:
+	@scripts/check.sh short
+
+## sim           play simulated clusters for FOR=1m; SEED=17 plays one again, with its lines
+sim:
+	$(GO) run ./internal/sim/simmain $(if $(SEED),-seed $(SEED) -trace,-for $(or $(FOR),1m))
+
+## install       copy bin/hathi to PREFIX=/usr/local, below DESTDIR if set
+install: build
+	install -D -m 0755 bin/hathi '$(DESTDIR)$(PREFIX)/bin/hathi'
+
+## clean         remove what was built; a demo's data stays (bin/hathi demo destroy removes that)
+clean:
+	rm -rf bin
+
+help:
+	@sed -n 's/^## /  make /p' Makefile
