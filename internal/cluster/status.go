@@ -14,8 +14,8 @@ type Status struct {
 	Slots map[string]LSN `json:"slots,omitempty"`
 	// RetainSlots are member slots kept for members that are away.
 	RetainSlots []string `json:"retain_slots,omitempty"`
-	// Shutdown is set once the leader stopped cleanly: Optime is then its shutdown checkpoint's
-	// end, and a standby that has it has everything. Ours.
+	// Shutdown is set once the leader stopped cleanly: Optime is then where its shutdown checkpoint
+	// begins, the last record of all, and a standby that is beyond it has everything. Ours.
 	Shutdown bool `json:"shutdown,omitempty"`
 	// Timeline is the timeline Optime lies on. Ours.
 	Timeline uint32 `json:"timeline,omitempty"`

@@ -51,6 +51,8 @@ func (i *Instance) Observe(ctx context.Context) ha.Database {
 		db.Failure = i.failure()
 		if db.Dir == ha.DirValid {
 			i.observeControl(ctx, &db)
+			_, err := os.Stat(filepath.Join(i.c.DataDir, "backup_label"))
+			db.Copy = err == nil
 		}
 		return db
 	}

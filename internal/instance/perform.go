@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
+	"github.com/hathi-ha/hathi/internal/atomicfile"
 	"github.com/hathi-ha/hathi/internal/cluster"
 	"github.com/hathi-ha/hathi/internal/ha"
 	"github.com/hathi-ha/hathi/internal/node"
@@ -135,9 +138,12 @@ func (i *Instance) Stop(ctx context.Context, immediate bool) error {
 	return nil
 }
 
-// Promote ends recovery. The checkpoint that makes pg_rewind see the new timeline follows by itself,
-// not waited for.
-func (i *Instance) Promote(ctx context.Context) error {
+// Promote ends recovery onto timeline, or a later one. The checkpoint that makes pg_rewind see the new
+// timeline follows by itself, not waited for.
+func (i *Instance) Promote(ctx context.Context, timeline uint32) error {
+	if err := i.reserveTimelines(timeline); err != nil {
+		return err
+	}
 	i.form.Lock()
 	i.role.primary = true
 	i.form.Unlock()
@@ -151,6 +157,30 @@ func (i *Instance) Promote(ctx context.Context) error {
 			i.c.Log.Warn("checkpoint after the promotion", "err", err)
 		}
 	})
+	return nil
+}
+
+// reserveTimelines makes PostgreSQL number its next timeline at least timeline: it takes the first
+// number of which it has no history file. The files that are made here say that the reserved
+// timelines parted at the very beginning, so that no recovery ever follows them
+// (rescanLatestTimeLine in src/backend/access/transam/xlogrecovery.c).
+func (i *Instance) reserveTimelines(timeline uint32) error {
+	i.look.Lock()
+	own := i.last.status.Timeline
+	i.look.Unlock()
+	if own == 0 {
+		return nil
+	}
+	for tl := own + 1; tl < timeline; tl++ {
+		path := filepath.Join(i.c.DataDir, "pg_wal", fmt.Sprintf("%08X.history", tl))
+		if _, err := os.Stat(path); err == nil {
+			continue
+		}
+		text := fmt.Sprintf("%d\t0/1\treserved by hathi: the number may have been used by a member that is gone\n", own)
+		if err := atomicfile.Write(path, []byte(text), 0o600); err != nil {
+			return fmt.Errorf("reserve timeline %d: %w", tl, err)
+		}
+	}
 	return nil
 }
 

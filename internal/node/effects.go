@@ -28,7 +28,7 @@ func (n *Node) markReady(ctx context.Context, o ha.Observation, e ha.MarkReady) 
 		ops = append(ops, dcs.Op{Key: dcs.KeyHistory, Value: value})
 	}
 	if f := view.Failover; f != nil {
-		out := cluster.Outcome{ID: f.ID, Done: f.Candidate == "" || f.Candidate == n.c.Name, Text: n.c.Name + " leads"}
+		out := cluster.Outcome{ID: f.ID, Done: f.Leader != n.c.Name && (f.Candidate == "" || f.Candidate == n.c.Name), Text: n.c.Name + " leads"}
 		value, err := json.Marshal(out)
 		if err != nil {
 			return err

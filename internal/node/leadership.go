@@ -168,8 +168,9 @@ func (l *Leadership) acquireOp(ctx context.Context) error { return receive(ctx, 
 
 func (l *Leadership) releaseOp() { l.op <- struct{}{} }
 
-// Take takes the lock. extra are written in the same transaction.
-func (l *Leadership) Take(ctx context.Context, e ha.TakeLock, initializeRev int64, ttl time.Duration, leaderLease dcs.LeaseID) error {
+// Take takes the lock. before is /status as the decision saw it; what it says of a clean shutdown is
+// taken back in the same transaction.
+func (l *Leadership) Take(ctx context.Context, e ha.TakeLock, initializeRev int64, before cluster.Status, ttl time.Duration, leaderLease dcs.LeaseID) error {
 	ctx, cancel := within(ctx, lease.RenewTimeout(ttl))
 	defer cancel()
 	if err := l.acquireOp(ctx); err != nil {
@@ -191,6 +192,15 @@ func (l *Leadership) Take(ctx context.Context, e ha.TakeLock, initializeRev int6
 		if initializeRev == 0 {
 			t.Then = append(t.Then, dcs.Op{Key: dcs.KeyInitialize})
 		}
+	}
+	if before.Shutdown {
+		// From here on more may be written than the former leader's last position says.
+		before.Shutdown = false
+		st, err := json.Marshal(before)
+		if err != nil {
+			return err
+		}
+		t.Then = append(t.Then, dcs.Op{Key: dcs.KeyStatus, Value: st})
 	}
 	t0 := l.now()
 	res, err := l.store.Commit(ctx, t)

@@ -102,6 +102,8 @@ func (n *Node) Tick(ctx context.Context) ha.Decision {
 		n.mem = d.Memory
 		if d.Vouch > 0 {
 			n.c.Lead.Vouch(n.c.Now() + d.Vouch)
+		} else {
+			n.c.Lead.Unvouch()
 		}
 		err := n.perform(ctx, o, d)
 		n.note(o, d, err)
@@ -283,7 +285,7 @@ func (n *Node) effect(ctx context.Context, o ha.Observation, e ha.Effect) error 
 			return err
 		}
 		defer taken()
-		err = n.c.Lead.Take(quick, e, view.InitializeRev, settings.TTL, n.member.lease)
+		err = n.c.Lead.Take(quick, e, view.InitializeRev, view.Status, settings.TTL, n.member.lease)
 		n.refresh(quick)
 		return err
 	case ha.ResumeLock:
@@ -380,7 +382,7 @@ func (n *Node) startJob(o ha.Observation, e ha.Effect) error {
 		if _, held := n.c.Lead.Held(); !held {
 			return fmt.Errorf("%w: no promotion without the lock", errRefused)
 		}
-		kind, bound, work = ha.JobPromote, boundPromote, n.c.DB.Promote
+		kind, bound, work = ha.JobPromote, boundPromote, func(ctx context.Context) error { return n.c.DB.Promote(ctx, e.Timeline) }
 	case ha.Checkpoint:
 		kind, bound, work = ha.JobCheckpoint, boundCheckpoint, n.c.DB.Checkpoint
 	default:

@@ -33,7 +33,9 @@ type Database interface {
 	Clone(ctx context.Context, from Upstream) error
 	Rewind(ctx context.Context, from Upstream, timeline uint32) error
 	Stop(ctx context.Context, immediate bool) error
-	Promote(ctx context.Context) error
+	// Promote ends recovery onto a timeline that is numbered timeline or above: lower numbers may have
+	// been used by members that are gone.
+	Promote(ctx context.Context, timeline uint32) error
 	Checkpoint(ctx context.Context) error
 	// Progress is a line about the running job for people; "" for none.
 	Progress() string

@@ -306,7 +306,7 @@ func (b database) Stop(ctx context.Context, immediate bool) error {
 }
 
 // Promote implements node.Database.
-func (b database) Promote(ctx context.Context) error {
+func (b database) Promote(ctx context.Context, timeline uint32) error {
 	p, w := b.m.pg, b.m.w
 	end := deadlineOf(ctx, w)
 	for {
