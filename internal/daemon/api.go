@@ -188,8 +188,12 @@ func (x *api) checkFailover(ctx context.Context, v cluster.View, r rest.Failover
 		if name == lock.Node || r.Candidate != "" && name != r.Candidate || m.PeerURL == "" {
 			continue
 		}
-		if st, err := x.client.Peer(ctx, m.PeerURL); err == nil && st.Name == name && st.Tags.FailoverPriority() > 0 && st.Running {
+		ask, cancel := context.WithTimeout(ctx, peerWithin) // a frozen member must not hold the others up
+		st, err := x.client.Peer(ask, m.PeerURL)
+		cancel()
+		if err == nil && st.Name == name && st.Tags.FailoverPriority() > 0 && st.Running {
 			good = true
+			break
 		}
 	}
 	if !good {
