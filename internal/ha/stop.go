@@ -135,6 +135,13 @@ func (d *decider) shutdown(paused bool) Decision {
 	case d.Lease.Held && d.Store.View.Initialize != "" && d.DB.Control == ControlShutDown && d.DB.ControlTimeline >= lock.Timeline:
 		return d.act(StateStopped, vouch, 0, why+": PostgreSQL stopped cleanly, giving the lock back",
 			ReleaseLock{Shutdown: true, Optime: d.DB.ControlCheckpoint, Timeline: d.DB.ControlTimeline})
+	case d.Lease.Held && lock.Timeline > max(d.DB.ControlTimeline, d.DB.Timeline):
+		// Claimed and never written. Released with the claim, the lock could be taken by nobody.
+		if d.m.ClaimEpoch == d.Lease.Epoch && lock.Timeline == d.m.Claimed {
+			return d.act(StateStopped, vouch, 0, why+": giving the lock back, with the timeline that was claimed and not begun",
+				Claim{Timeline: d.m.ClaimedFrom, Sync: d.m.ClaimedSync}, ReleaseLock{})
+		}
+		return d.wait(StateStopped, 0, "%s; the lock runs out in this member's name, so that it alone can tell that the timeline it claimed was not begun", why)
 	case d.Lease.Held:
 		return d.act(StateStopped, vouch, 0, why+": giving the lock back", ReleaseLock{Uninitialize: d.Store.View.Initialize == ""})
 	}

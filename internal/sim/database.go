@@ -319,7 +319,7 @@ func (b database) Promote(ctx context.Context, timeline uint32) error {
 		if w.now >= end {
 			return errHangs
 		}
-		p.promote(0, false)
+		p.promote(timeline, false)
 		b.slice(40*time.Millisecond, 60*time.Millisecond)
 	}
 }

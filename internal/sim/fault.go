@@ -324,7 +324,7 @@ func (w *world) remedy() bool {
 		return false
 	}
 	w.tracef(nil, "--- an operator tidies up after promotions by hand")
-	if best != nil && !w.check.lock.Ready {
+	if holder := w.machine(w.check.lock.Node); best != nil && (holder == nil || !holder.confirmed()) {
 		w.check.forced = true
 		w.request(cluster.FailoverRequest{Candidate: best.name, Force: true})
 	}

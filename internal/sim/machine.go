@@ -202,6 +202,7 @@ func (a *agent) run(p *proc) {
 	a.m.w.after(0, func() {
 		if a.m.agent == a {
 			a.m.stopAgent()
+			a.m.w.after(a.m.w.between(time.Second, 10*time.Second), a.m.startAgent)
 		}
 	})
 }

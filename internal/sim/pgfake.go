@@ -350,7 +350,8 @@ func (p *postgres) promote(timeline uint32, manual bool) {
 		d.standby = false
 		d.manual = d.manual || manual
 		d.add(record{id: p.m.w.nextID(), tl: next, end: d.lsn() + promoteBytes})
-		d.control = ha.ControlInProduction
+		// CreateEndOfRecoveryRecord puts the new timeline into pg_control long before the checkpoint.
+		d.control, d.minTL = ha.ControlInProduction, next
 		p.m.w.tracef(p.m, "promoted onto timeline %d", next)
 		p.open()
 		if p.m.agent != nil {

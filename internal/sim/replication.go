@@ -85,6 +85,7 @@ func (p *postgres) deliver(s *stream) {
 		to.add(r)
 	}
 	s.sent = len(p.dir.wal)
+	to.manual = to.manual || p.dir.manual
 	to.minTL = to.timeline()
 	s.down.pumpAll() // to whoever cascades from it
 	s.tell(to.lsn())
