@@ -26,8 +26,9 @@ type PeerStatus struct {
 	Seq   uint64 `json:"seq"`
 	// HoldsLock says the node believes to hold the lock now, within its lease.
 	HoldsLock bool `json:"holds_lock"`
-	// Promised is the highest epoch the node promised not to acknowledge WAL below.
-	Promised uint64 `json:"promised,omitempty"`
+	// Revoked is the revision of the lock at which the node has stopped receiving from its holder and
+	// promised not to begin again.
+	Revoked int64 `json:"revoked,omitempty"`
 	Tags     Tags   `json:"tags,omitempty"`
 	// Eligible is false, with Why, when the node would refuse to lead now.
 	Eligible bool   `json:"eligible"`

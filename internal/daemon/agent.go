@@ -137,7 +137,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	doc := f.BootstrapDynamic(a.Nodes)
 	n := node.New(node.Config{Name: f.Name, Scope: f.Scope, Tags: cluster.Tags(f.Tags), Member: member, Instance: func() string { return id },
 		CanClone: true, BootstrapDoc: doc, Store: reads, DB: inst, Guard: guard, Peers: newPeers(client, log), Jobs: jobs, Feed: feed, Lead: lead,
-		Now: boottime.Now, Wall: time.Now, Log: log, Record: recorder{jr, f.Name, log}})
+		Now: boottime.Now, Wall: time.Now, Log: log, Promises: promiseFile{filepath.Join(f.RuntimeDir, "promise.json")}, Record: recorder{jr, f.Name, log}})
 
 	api := &api{a: a, n: n, store: reads, client: client, problems: problems, guard: guard, log: log}
 	srv, err := rest.New(rest.Config{Listen: f.RestAPI.Listen, TLS: restTLS.server(a.verifyClient(restTLS)), VerifyClient: a.verifyClient(restTLS), Access: a.access(),
@@ -152,6 +152,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	open.push(srv.Close)
 	if f.Peer.Listen != "" {
 		peer, err := rest.NewPeer(rest.PeerConfig{Listen: f.Peer.Listen, TLS: restTLS.server(rest.VerifyRequired), Access: a.access(), Peer: n, Failsafe: api,
+			Revoke: func(ctx context.Context, r rest.RevokeRequest) (cluster.PeerStatus, error) {
+				return n.Revoke(ctx, node.Revocation{Scope: r.Scope, Name: r.Name, Epoch: r.Epoch, LockRev: r.LockRev})
+			},
 			Members: func() map[string]cluster.Member { return feed.Get().View.Members }, Logger: log.With("part", "peer")})
 		if err != nil {
 			return err
@@ -169,6 +172,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	wg.Go(func() { feed.Run(loops) })
 	wg.Go(func() { n.Keep(loops) })
 	wg.Go(func() { n.KeepFailsafeLoop(loops) })
+	wg.Go(func() { n.ProbeLoop(loops) })
 	err = n.Run(ctx)
 	stopLoops()
 	wg.Wait()

@@ -60,6 +60,14 @@ type Effect interface {
 // answered within half a second.
 type AskPeers struct{}
 
+// Revoke stops receiving WAL from the holder of the lock in Epoch, makes that promise last for as long
+// as the lock is at revision LockRev, and asks every other member for the same. Their answers say
+// whether they did.
+type Revoke struct {
+	Epoch   uint64
+	LockRev int64
+}
+
 // TakeLock takes the lock for epoch Epoch, comparing the revisions of the lock and of /sync (and
 // that /initialize is absent, for a bootstrap) with those that the decision rested on.
 type TakeLock struct {
@@ -171,6 +179,7 @@ type Answer struct {
 	Done    bool
 }
 
+func (Revoke) effect()        {}
 func (AskPeers) effect()      {}
 func (TakeLock) effect()      {}
 func (ResumeLock) effect()    {}
@@ -195,6 +204,9 @@ func (DropRequest) effect()   {}
 func (CancelJob) effect()     {}
 func (Answer) effect()        {}
 
+func (e Revoke) String() string {
+	return fmt.Sprintf("stop receiving from the leader of epoch %d while the lock is at revision %d, here and on the other members", e.Epoch, e.LockRev)
+}
 func (AskPeers) String() string { return "ask the other members" }
 func (e TakeLock) String() string {
 	s := fmt.Sprintf("take the lock for epoch %d if it is still at revision %d and sync at %d", e.Epoch, e.LockRev, e.SyncRev)

@@ -100,7 +100,7 @@ func (d *decider) reinit(lead string) Decision {
 // upstream is the member to stream from: the one the tag replicatefrom names while it runs, else the
 // leader; nobody for a member that follows from the archive alone.
 func (d *decider) upstream(lead string) string {
-	if d.Self.Tags.NoStream() {
+	if d.Self.Tags.NoStream() || d.promised() {
 		return ""
 	}
 	if from := d.Self.Tags.ReplicateFrom(); from != "" && from != d.Self.Name {
@@ -132,6 +132,13 @@ func (d *decider) circular(from, lead string) bool {
 // standby: PostgreSQL runs as a standby; see that it follows the right member on the right history.
 func (d *decider) standby(lead string) Decision {
 	view, db, lock := d.Store.View, d.DB, d.Store.View.Lock
+	if dec, ok := d.depose(); ok {
+		if d.m.DeposeSince == 0 {
+			d.m.DeposeSince = d.Now
+		}
+		return dec
+	}
+	d.m.RevokedAt, d.m.DeposeSince = 0, 0
 	want := d.upstream(lead)
 	d.m.StopFor = StopNone
 	if _, known := view.Member(want); db.Upstream != want && want != "" && !known {

@@ -44,6 +44,13 @@ type Store struct {
 	LockSeenAt time.Duration
 	// LockAlive says that this process has seen the present holder renew at least once.
 	LockAlive bool
+	// LeaderAnsweredAt is when a direct probe of the present holder of the lock, or of its
+	// PostgreSQL, was last sent that was answered; where none was yet, since when it is probed. 0
+	// when it is not probed.
+	LeaderAnsweredAt time.Duration
+	// RevokedRev is the revision of the lock at which this node promised to receive nothing from its
+	// holder; 0: none.
+	RevokedRev int64
 	// PromisedUntil is when this node's failsafe promise to the holder ends: until then it takes no
 	// lock. Zero: none.
 	PromisedUntil time.Duration
@@ -123,6 +130,8 @@ type Database struct {
 	Timeline uint32
 	LSN      cluster.LSN // the end of WAL on this disk: flushed, received or replayed, whichever is furthest
 	Replayed cluster.LSN
+	// MovedAt is when LSN was last seen to grow; 0: not yet.
+	MovedAt time.Duration
 	// NewestTimeline is the highest timeline of which a history file is on this disk, or Timeline.
 	NewestTimeline uint32
 	History        cluster.History // of Timeline
@@ -239,6 +248,9 @@ type Memory struct {
 	// Rules are the synchronous rules under which a commit may have been acknowledged that no later
 	// rule is known to cover.
 	Rules quorum.State
+	// RevokedAt is when promises not to receive from the leader were asked for last, DeposeSince when
+	// first in a row.
+	RevokedAt, DeposeSince time.Duration
 	// Away is when each standby was last seen streaming, to ride out blips.
 	Away map[string]time.Duration
 	// CloneFailures counts failed clones in a row.

@@ -66,6 +66,7 @@ type Instance struct {
 		phaseAt      time.Duration
 		status       postgres.Status
 		streamedAt   time.Duration
+		movedAt      time.Duration
 		history      cluster.History
 		historyOf    uint32
 		control      postgres.ControlData

@@ -113,7 +113,7 @@ func (i *Instance) phase(p ha.Phase, now time.Duration) {
 		i.last.phase, i.last.phaseAt = p, now
 	}
 	if p == ha.Down {
-		i.last.status, i.last.streamedAt = postgres.Status{}, 0
+		i.last.status, i.last.streamedAt, i.last.movedAt = postgres.Status{}, 0, 0
 	}
 }
 
@@ -126,6 +126,9 @@ func (i *Instance) answered(st postgres.Status, now time.Duration) {
 			st.Timeline = max(st.Timeline, i.last.status.Timeline)
 		}
 		st.Timeline = i.segmentTimeline(st.Timeline, st.LSN())
+	}
+	if lsn := st.LSN(); lsn > i.last.status.LSN() && i.last.status.Version != 0 {
+		i.last.movedAt = now
 	}
 	i.last.status = st
 	i.last.failure = ""
@@ -146,6 +149,7 @@ func (i *Instance) fill(db *ha.Database) {
 	db.Upstream = i.upstreamName()
 	db.NewestTimeline = i.newestTimeline(st.Timeline)
 	db.History = i.last.history
+	db.MovedAt = i.last.movedAt
 	db.Streaming = st.Receiver.Streaming()
 	db.StreamingLost = i.last.streamedAt
 	if rule, err := quorum.ParseRule(st.SynchronousStandbyNames); err == nil {

@@ -58,6 +58,20 @@ func (n *Node) Keep(ctx context.Context) {
 	}
 }
 
+// ProbeLoop probes the leader every ProbeEvery until ctx ends.
+func (n *Node) ProbeLoop(ctx context.Context) {
+	tick := time.NewTicker(ProbeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			n.ProbeLeader(ctx)
+		}
+	}
+}
+
 // KeepFailsafeLoop runs KeepFailsafe as often as the lease is renewed, until ctx ends.
 func (n *Node) KeepFailsafeLoop(ctx context.Context) {
 	for {

@@ -38,6 +38,8 @@ type Config struct {
 	Wall   func() time.Time     // for people, and for schedules that people gave
 	Log    *slog.Logger
 	Record Journal
+	// Promises keeps revocation promises; nil where none are made.
+	Promises Promises
 	// OneRead makes each tick read the store itself instead of relying on a watch (the simulator).
 	OneRead bool
 }
@@ -71,6 +73,14 @@ type Node struct {
 	promise time.Duration // until when this node takes no lock
 	taking  bool          // a take-over is under way
 
+	follow  sync.Mutex // held while what PostgreSQL streams from is changed; guards revoked
+	revoked int64      // the revision of the lock at which nothing is received from its holder
+	held    bool       // and that is so, not only promised
+
+	probeMu  sync.Mutex
+	probed   string // the holder and epoch that answeredAt is about
+	answered time.Duration
+
 	wake chan struct{}
 	pub  publication
 }
@@ -85,6 +95,13 @@ type Outcome struct {
 func New(c Config) *Node {
 	n := &Node{c: c, started: c.Now(), wake: make(chan struct{}, 1), answers: map[string]chan Outcome{}, slotSeen: map[string]time.Duration{}}
 	n.tags = c.Tags
+	if c.Promises != nil {
+		rev, err := c.Promises.Load()
+		if err != nil {
+			c.Log.Warn("an earlier promise cannot be read", "err", err)
+		}
+		n.revoked = rev
+	}
 	n.pub.init()
 	return n
 }
@@ -145,6 +162,12 @@ func (n *Node) observe(ctx context.Context) ha.Observation {
 	}
 	o.Lease = n.c.Lead.Lease(store.View)
 	o.Memory = n.mem
+	o.Store.LeaderAnsweredAt = n.leaderAnswered(store.View)
+	n.follow.Lock()
+	if n.held {
+		o.Store.RevokedRev = n.revoked
+	}
+	n.follow.Unlock()
 	n.reqMu.Lock()
 	o.Request = n.request
 	o.Store.PromisedUntil = n.promise
@@ -333,7 +356,15 @@ func (n *Node) effect(ctx context.Context, o ha.Observation, e ha.Effect) error 
 		return nil
 	case ha.SetRule:
 		return n.c.DB.SetRule(quick, e.Rule)
+	case ha.Revoke:
+		return n.revoke(quick, o, e)
 	case ha.Follow:
+		n.follow.Lock()
+		defer n.follow.Unlock()
+		if e.Upstream != "" && n.revoked != 0 && n.revoked == view.LockRev {
+			return fmt.Errorf("%w: this node promised to receive nothing at this revision of the lock", errRefused)
+		}
+		n.held = n.held && e.Upstream == ""
 		return n.c.DB.Follow(quick, n.upstream(view, e.Upstream))
 	case ha.Start:
 		if _, held := n.c.Lead.Held(); e.Primary && !held {
@@ -343,6 +374,12 @@ func (n *Node) effect(ctx context.Context, o ha.Observation, e ha.Effect) error 
 		if err != nil {
 			return err
 		}
+		n.follow.Lock()
+		defer n.follow.Unlock()
+		if e.Upstream != "" && n.revoked != 0 && n.revoked == view.LockRev {
+			return fmt.Errorf("%w: this node promised to receive nothing at this revision of the lock", errRefused)
+		}
+		n.held = n.held && e.Upstream == ""
 		return n.c.DB.Start(quick, StartSpec{Primary: e.Primary, Upstream: n.upstream(view, e.Upstream), Settings: settings, Members: view.Members, Rule: rule})
 	case ha.Kill:
 		n.c.Jobs.Cancel("PostgreSQL is being killed: " + e.Why)

@@ -19,6 +19,9 @@ type Database interface {
 
 	Start(ctx context.Context, s StartSpec) error
 	Follow(ctx context.Context, up Upstream) error
+	// Hold has a running standby receive nothing any more, and returns when nothing flows and nothing
+	// can begin to flow until Follow or Start.
+	Hold(ctx context.Context) error
 	SetRule(ctx context.Context, r quorum.Rule) error
 	// Configure brings files and running settings in line with the dynamic configuration, by reload;
 	// what needs a restart shows in Detail.PendingRestart.
@@ -100,9 +103,30 @@ type Peers interface {
 	// Ask asks every member but self at once and returns when all have answered, or when only those
 	// in unhurried are missing, or at its bound.
 	Ask(ctx context.Context, members map[string]cluster.Member, self string, unhurried []string) map[string]cluster.PeerStatus
+	// Alive says whether the member's agent, or its PostgreSQL, answers a direct probe.
+	Alive(ctx context.Context, m cluster.Member) bool
+	// Revoke asks every member but self and the holder, at once, and returns their answers; those that
+	// refuse or do not answer are absent.
+	Revoke(ctx context.Context, members map[string]cluster.Member, self, holder string, r Revocation) map[string]cluster.PeerStatus
 	// Failsafe asks the member at a REST URL to promise, until ttl from now, not to lead while holder
 	// does.
 	Failsafe(ctx context.Context, url string, p Promise) (accepted bool, err error)
+}
+
+// Revocation asks a standby to stop receiving WAL from the holder of the lock in Epoch, and not to begin
+// again while the lock is at revision LockRev.
+type Revocation struct {
+	Scope   string `json:"scope"`
+	Name    string `json:"name"` // who asks
+	Epoch   uint64 `json:"epoch"`
+	LockRev int64  `json:"lock_rev"`
+}
+
+// Promises keeps a revocation promise across restarts of this process.
+type Promises interface {
+	Load() (lockRev int64, err error)
+	// Save returns when the promise is on disk.
+	Save(lockRev int64) error
 }
 
 // Promise is what the holder of the lock asks of the members while the store is away.

@@ -168,6 +168,11 @@ func (n *Node) Peer(ctx context.Context) cluster.PeerStatus {
 	if o.DB.Phase == ha.Down {
 		p.InRecovery = true // nothing acknowledges writes here
 	}
+	n.follow.Lock()
+	if n.held {
+		p.Revoked = n.revoked
+	}
+	n.follow.Unlock()
 	p.Eligible, p.Why = ha.Eligible(o)
 	return p
 }

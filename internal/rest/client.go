@@ -77,6 +77,44 @@ func (c *Client) Peer(ctx context.Context, peerURL string) (cluster.PeerStatus, 
 	return st, err
 }
 
+// Alive asks a member's peer server for a sign of life.
+func (c *Client) Alive(ctx context.Context, peerURL string) error {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	u, err := endpoint(peerURL, "/alive")
+	if err != nil {
+		return err
+	}
+	resp, _, err := c.do(ctx, http.MethodGet, u, nil, false)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: got %d", u.Redacted(), resp.StatusCode)
+	}
+	return err
+}
+
+// Revoke asks a member's peer server to stop receiving from the holder of the lock. An error is a
+// refusal, or no answer.
+func (c *Client) Revoke(ctx context.Context, peerURL string, r RevokeRequest) (cluster.PeerStatus, error) {
+	var st cluster.PeerStatus
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	u, err := endpoint(peerURL, "/revoke")
+	if err != nil {
+		return st, err
+	}
+	resp, text, err := c.do(ctx, http.MethodPost, u, r, true)
+	if err != nil {
+		return st, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return st, fmt.Errorf("POST %s: got %d %s", u.Redacted(), resp.StatusCode, clip(text))
+	}
+	if err := json.Unmarshal([]byte(text), &st); err != nil {
+		return st, fmt.Errorf("POST %s: %w", u.Redacted(), err)
+	}
+	return st, nil
+}
+
 // Failsafe asks a member whether this node may stay primary without the store. accepted is false
 // when the member answered no; lsn, when not 0, is what the member has received or replayed. An
 // error means that it gave no answer.

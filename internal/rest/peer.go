@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
@@ -29,6 +30,8 @@ type PeerConfig struct {
 	Peer   PeerSource
 	// Failsafe answers POST /failsafe; nil: 404.
 	Failsafe Failsafer
+	// Revoke answers POST /revoke; nil: 404. An error is a refusal.
+	Revoke func(ctx context.Context, r RevokeRequest) (cluster.PeerStatus, error)
 	// Members are the members whose addresses may send POST /failsafe where nothing else is
 	// configured; nil: none.
 	Members func() map[string]cluster.Member
@@ -83,16 +86,17 @@ func (s *PeerServer) serve(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), peerWait)
 	defer cancel()
 	switch {
+	case r.URL.Path == "/alive" && r.Method == http.MethodGet:
+		q.text(http.StatusOK, "alive")
+	case r.URL.Path == "/revoke" && r.Method == http.MethodPost && s.conf.Revoke != nil:
+		if !s.allowed(q) {
+			return
+		}
+		s.revoke(ctx, q)
 	case r.URL.Path == "/peer" && r.Method == http.MethodGet:
 		q.json(http.StatusOK, s.conf.Peer.Peer(ctx))
 	case r.URL.Path == "/failsafe" && r.Method == http.MethodPost && s.conf.Failsafe != nil:
-		var members map[string]cluster.Member
-		if s.conf.Members != nil {
-			members = s.conf.Members()
-		}
-		if ref := s.access.Load().allow(r, s.verify, members, true); ref != nil {
-			w.Header().Set("Connection", "close")
-			q.refuse(ref)
+		if !s.allowed(q) {
 			return
 		}
 		answerFailsafe(ctx, q, s.conf.Failsafe)
@@ -101,4 +105,42 @@ func (s *PeerServer) serve(w http.ResponseWriter, r *http.Request) {
 	default:
 		q.text(http.StatusNotFound, "not found")
 	}
+}
+
+// allowed checks a request that only members may send, and answers those of others.
+func (s *PeerServer) allowed(q *request) bool {
+	var members map[string]cluster.Member
+	if s.conf.Members != nil {
+		members = s.conf.Members()
+	}
+	ref := s.access.Load().allow(q.r, s.verify, members, true)
+	if ref == nil {
+		return true
+	}
+	q.w.Header().Set("Connection", "close")
+	q.refuse(ref)
+	return false
+}
+
+// RevokeRequest is the body of POST /revoke: stop receiving WAL from the holder of the lock in Epoch,
+// and promise not to begin again while the lock is at revision LockRev.
+type RevokeRequest struct {
+	Scope   string `json:"scope"`
+	Name    string `json:"name"` // who asks
+	Epoch   uint64 `json:"epoch"`
+	LockRev int64  `json:"lock_rev"`
+}
+
+func (s *PeerServer) revoke(ctx context.Context, q *request) {
+	var r RevokeRequest
+	if err := json.NewDecoder(http.MaxBytesReader(q.w, q.r.Body, 4096)).Decode(&r); err != nil {
+		q.text(http.StatusBadRequest, "the body is not a revocation")
+		return
+	}
+	st, err := s.conf.Revoke(ctx, r)
+	if err != nil {
+		q.text(http.StatusConflict, err.Error())
+		return
+	}
+	q.json(http.StatusOK, st)
 }

@@ -47,6 +47,7 @@ type machine struct {
 	asked          bool          // an operator asked this machine for a restart, a copy, a stop
 	epoch          uint64        // the latest epoch that this machine's agent held
 	confirmedUntil time.Duration // by the machine's clock
+	lastTrip       time.Duration // of the last write under the lock, for mutations
 	deferred       []func()      // what PostgreSQL would have done while it stood still
 }
 
@@ -162,7 +163,7 @@ func (m *machine) startAgent() {
 		Instance:     m.instance,
 		CanClone:     true,
 		BootstrapDoc: w.opt.doc,
-		Store:        tick, DB: mut.database(m, database{m}), Guard: m.guard, Peers: mut.peers(m, peers{m}), Jobs: a.jobs,
+		Store:        tick, DB: mut.database(m, database{m}), Guard: mut.guard(m, m.guard), Peers: mut.peers(m, peers{m}), Jobs: a.jobs,
 		Feed: a.feed, Lead: a.lead, Now: m.clock, Wall: w.wall, Log: w.log, OneRead: true, Record: journal{m},
 	})
 	w.tracef(m, "agent started")
@@ -447,4 +448,12 @@ func (s peers) Failsafe(ctx context.Context, url string, pr node.Promise) (bool,
 		return false, errTimeout
 	}
 	return ok, nil
+}
+
+// Alive implements node.Peers. Promises are not configured, so nobody asks.
+func (s peers) Alive(context.Context, cluster.Member) bool { return true }
+
+// Revoke implements node.Peers.
+func (s peers) Revoke(context.Context, map[string]cluster.Member, string, string, node.Revocation) map[string]cluster.PeerStatus {
+	return nil
 }

@@ -1,0 +1,127 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hathi-ha/hathi/internal/cluster"
+	"github.com/hathi-ha/hathi/internal/ha"
+)
+
+// ProbeEvery is how often the holder of the lock is probed directly.
+const ProbeEvery = 250 * time.Millisecond
+
+// probeWithin bounds one probe.
+const probeWithin = 450 * time.Millisecond
+
+// agreeAfter is how long this node itself must have heard nothing of the leader before it agrees to
+// stop receiving from it: a member that still hears it keeps it in office.
+const agreeAfter = 700 * time.Millisecond
+
+// ProbeLeader probes the holder of the lock once. The daemon calls it every ProbeEvery, from a
+// goroutine of its own.
+func (n *Node) ProbeLeader(ctx context.Context) {
+	v := n.c.Feed.Get().View
+	m, ok := v.Member(v.Lock.Node)
+	if !ok || v.Lock.Node == n.c.Name {
+		return
+	}
+	n.leaderAnswered(v) // begins to count for a new holder
+	at := n.c.Now()
+	ctx, cancel := within(ctx, probeWithin)
+	defer cancel()
+	if !n.c.Peers.Alive(ctx, m) {
+		return
+	}
+	n.probeMu.Lock()
+	defer n.probeMu.Unlock()
+	if n.probed == holder(v) {
+		n.answered = max(n.answered, at)
+	}
+}
+
+func holder(v cluster.View) string { return fmt.Sprintf("%s %d", v.Lock.Node, v.Lock.Epoch) }
+
+// leaderAnswered is when the holder in v last answered, or since when it is probed.
+func (n *Node) leaderAnswered(v cluster.View) time.Duration {
+	if !v.Lock.Held() || n.c.Promises == nil {
+		return 0
+	}
+	n.probeMu.Lock()
+	defer n.probeMu.Unlock()
+	if h := holder(v); n.probed != h {
+		n.probed, n.answered = h, n.c.Now()
+	}
+	return n.answered
+}
+
+// Revoke answers a member that wants to depose the holder of the lock: this node stops receiving from
+// it and says so. It is refused when this node knows the lock at another revision, still hears the
+// holder, or is no standby.
+func (n *Node) Revoke(ctx context.Context, r Revocation) (cluster.PeerStatus, error) {
+	no := func(format string, args ...any) (cluster.PeerStatus, error) {
+		return cluster.PeerStatus{}, fmt.Errorf("%w: %s", errRefused, fmt.Sprintf(format, args...))
+	}
+	store := n.c.Feed.Get()
+	v := store.View
+	if !store.Reachable || v.LockRev < r.LockRev {
+		rctx, cancel := within(ctx, time.Second)
+		_ = n.c.Feed.Refresh(rctx) // a failure shows in Reachable
+		cancel()
+		store = n.c.Feed.Get()
+		v = store.View
+	}
+	now := n.c.Now()
+	switch {
+	case n.c.Promises == nil:
+		return no("this node makes no such promises")
+	case r.Scope != n.c.Scope:
+		return no("this node belongs to the cluster %s", n.c.Scope)
+	case !store.Reachable:
+		return no("this node does not reach the store")
+	case !v.Lock.Held() || v.Lock.Epoch != r.Epoch || v.LockRev != r.LockRev:
+		return no("the lock is at revision %d in epoch %d", v.LockRev, v.Lock.Epoch)
+	case v.Lock.Node == n.c.Name:
+		return no("this node holds the lock")
+	case now-store.LockSeenAt < agreeAfter:
+		return no("%s renewed the lock %s ago", v.Lock.Node, now-store.LockSeenAt)
+	case now-n.leaderAnswered(v) < agreeAfter:
+		return no("%s answered a probe %s ago", v.Lock.Node, now-n.leaderAnswered(v))
+	}
+	if err := n.hold(ctx, r.LockRev); err != nil {
+		return cluster.PeerStatus{}, err
+	}
+	n.Wake()
+	return n.Peer(ctx), nil
+}
+
+// hold makes the promise durable and then true.
+func (n *Node) hold(ctx context.Context, lockRev int64) error {
+	n.follow.Lock()
+	defer n.follow.Unlock()
+	if n.revoked == lockRev && n.held {
+		return nil
+	}
+	if err := n.c.Promises.Save(lockRev); err != nil {
+		return fmt.Errorf("keep the promise to receive nothing: %w", err)
+	}
+	n.revoked, n.held = lockRev, false
+	if err := n.c.DB.Hold(ctx); err != nil {
+		return fmt.Errorf("stop receiving WAL: %w", err)
+	}
+	n.held = true
+	return nil
+}
+
+// revoke performs ha.Revoke: this node first, then the others.
+func (n *Node) revoke(ctx context.Context, o ha.Observation, e ha.Revoke) error {
+	if err := n.hold(ctx, e.LockRev); err != nil {
+		return err
+	}
+	v := o.Store.View
+	r := Revocation{Scope: n.c.Scope, Name: n.c.Name, Epoch: e.Epoch, LockRev: e.LockRev}
+	answers := n.c.Peers.Revoke(ctx, v.Members, n.c.Name, v.Lock.Node, r)
+	n.peers = ha.Peers{Answers: answers, AskedAt: n.c.Now()}
+	return nil
+}
