@@ -81,7 +81,7 @@ func (d *dsnCommand) run(c *cobra.Command, args []string) error {
 	}
 	v, err := t.view(ctx)
 	if err != nil {
-		return d.find.late(err)
+		return err
 	}
 	attrs := "read-write"
 	if d.read {

@@ -38,7 +38,7 @@ Example:
 			defer t.Close()
 			doc, err := t.config(ctx)
 			if err != nil {
-				return find.late(err)
+				return err
 			}
 			if asJSON {
 				e := json.NewEncoder(a.Stdout)
@@ -379,7 +379,10 @@ func (e *editConfigCommand) edit(ctx context.Context, t *target, before map[stri
 	}
 	for {
 		cmd := exec.CommandContext(ctx, words[0], append(words[1:], file)...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = e.app.Stdin, e.app.Stdout, e.app.Stderr
+		cmd.Stdout, cmd.Stderr = e.app.Stdout, e.app.Stderr
+		if f, ok := e.app.Stdin.(*os.File); ok { // anything else would be read to its end
+			cmd.Stdin = f
+		}
 		if err := cmd.Run(); err != nil {
 			return nil, fmt.Errorf("the editor %s: %w: nothing was changed", words[0], err)
 		}

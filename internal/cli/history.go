@@ -29,7 +29,7 @@ Example:
 			defer t.Close()
 			v, err := t.view(ctx)
 			if err != nil {
-				return find.late(err)
+				return err
 			}
 			table := term.Table{Columns: []term.Column{{Name: "TL", Align: term.Right}, {Name: "LSN", Align: term.Right}, {Name: "Reason"},
 				{Name: "Timestamp"}, {Name: "New Leader"}}}

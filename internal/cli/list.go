@@ -27,7 +27,7 @@ const watchDefault = "on"
 func (w *watching) bind(c *cobra.Command, short bool) {
 	w.every = seconds(2 * time.Second)
 	fl := c.Flags()
-	fl.StringVarP(&w.on, "watch", "w", "", "go on, every 2 s or the given time (-w5, --watch=5)")
+	fl.StringVarP(&w.on, "watch", "w", "", "go on, every 2 s or the given time (-w 5, --watch=5)")
 	fl.Lookup("watch").NoOptDefVal = watchDefault
 	fl.VarP(&w.every, "interval", "i", "`TIME` between two looks of -w")
 	if short {
@@ -95,6 +95,8 @@ func (a *App) repeat(ctx context.Context, every time.Duration, bare bool, show f
 			to := a.Stdout
 			if err != nil && bare {
 				to = a.Stderr
+			} else if !bare {
+				text = time.Now().Format(time.DateTime) + "\n" + text
 			}
 			if _, err := fmt.Fprint(to, text); err != nil {
 				return fmt.Errorf("write: %w", err)
@@ -175,7 +177,7 @@ func (l *listCommand) run(c *cobra.Command, args []string, f term.Format) error 
 	}
 	text, err := show(ctx)
 	if err != nil {
-		return l.find.late(err)
+		return err
 	}
 	_, err = fmt.Fprint(l.app.Stdout, text)
 	return err
@@ -187,14 +189,6 @@ func (f *finder) ended(ctx context.Context, action string) error {
 		return fmt.Errorf("%s: interrupted before the answer came", action)
 	}
 	return fmt.Errorf("%s: no answer within %s (--timeout)", action, f.timeout.String())
-}
-
-// late adds to an error which bound ended the command.
-func (f *finder) late(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) && f.timeout != 0 && time.Duration(f.timeout) < readWithin {
-		return fmt.Errorf("%w (--timeout is %s)", err, f.timeout.String())
-	}
-	return err
 }
 
 func (a *App) listCommand() *cobra.Command {

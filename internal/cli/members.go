@@ -382,6 +382,8 @@ func (p picture) notes() []string {
 			next = " for " + lock.Successor
 		}
 		add("No leader: the lock was given back in epoch %d%s", lock.Epoch, next)
+	case lock.Paused && !p.answered(lock.Node):
+		add("%s put its fence down for the pause and does not answer: only you can tell whether its PostgreSQL still accepts writes", lock.Node)
 	case lock.Paused && !v.Config.Pause:
 		add("%s put its fence down for the pause and has not taken it up again", lock.Node)
 	case p.unrenewed > 0:
@@ -394,6 +396,9 @@ func (p picture) notes() []string {
 		a, ok := p.answers[name]
 		if !ok {
 			silent = append(silent, name)
+			if v.Members[name].Role == cluster.RolePrimary && name != leaderOf(v) {
+				add("%s called itself primary last and does not answer: its PostgreSQL may still run as one", name)
+			}
 			continue
 		}
 		if a.FailsafeActive {
@@ -410,6 +415,11 @@ func (p picture) notes() []string {
 		add("Unreadable in the store: %s", problem)
 	}
 	return out
+}
+
+func (p picture) answered(name string) bool {
+	_, ok := p.answers[name]
+	return ok
 }
 
 // write writes the table, and the notes where people read.

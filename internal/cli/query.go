@@ -260,7 +260,11 @@ func (q *queryCommand) connect(ctx context.Context, t *target, v cluster.View, r
 			break
 		}
 	}
-	return nil, fmt.Errorf("connect to PostgreSQL:\n  %s\nhint: -U USER or PGUSER says as whom, PGPASSWORD, -W or a password file with which password, -d in which database", strings.Join(failed, "\n  "))
+	hint := "-U USER or PGUSER says as whom, PGPASSWORD, -W or a password file with which password, -d in which database"
+	if t.cfg.PostgreSQL.DataDir != "" && q.user == "" && t.app.Env["PGUSER"] == "" {
+		hint = "the superuser of the configuration signs in on the node itself alone, from the account that PostgreSQL runs in: use that account and -m " + t.cfg.Name + ", or another user (-U USER)"
+	}
+	return nil, fmt.Errorf("connect to PostgreSQL:\n  %s\nhint: %s", strings.Join(failed, "\n  "), hint)
 }
 
 // connectTo connects to one member. Environment variables of libpq count where the command line and

@@ -254,7 +254,7 @@ func (m *moveCommand) move(ctx context.Context, t *target, p picture, leader str
 		}
 		return err
 	case err != nil && ctx.Err() != nil:
-		return m.unfinished(ctx, t, p, m.find.ended(ctx, m.action()))
+		return m.unfinished(ctx, t, p, fmt.Errorf("%w: the member that was asked may still carry it out", m.find.ended(ctx, m.action())))
 	case err != nil:
 		return err
 	case code == http.StatusAccepted:
@@ -314,7 +314,7 @@ func (m *moveCommand) unfinished(ctx context.Context, t *target, before picture,
 	v := dcs.Decode(snap)
 	switch {
 	case v.Failover != nil && v.Failover.ScheduledAt == "":
-		return fmt.Errorf("%w\nthe request stands and may still be carried out: watch with `hathi list -w`, see `hathi why`", why)
+		return fmt.Errorf("%w\nthe request stands in the store: watch with `hathi list -w`, see `hathi why`", why)
 	case v.Lock.Epoch > before.view.Lock.Epoch && !v.Lock.Ready:
 		return fmt.Errorf("%w\n%s has taken over and does not accept writes yet: watch with `hathi list -w`", why, orAny(v.Lock.Node))
 	case v.Lock.Epoch > before.view.Lock.Epoch:

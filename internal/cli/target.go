@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -265,8 +267,24 @@ func (t *target) where() string {
 
 // unreachable words an error of the store for an operator.
 func (t *target) unreachable(what string, err error) error {
-	return fmt.Errorf("%s cluster %s in %s: %w\nhint: look whether etcd runs there and more than half of its members are up, and whether the addresses and certificates in %s are right",
+	return fmt.Errorf("%s cluster %s: %s does not answer as it should:\n  %w\nhint: look whether etcd runs there and more than half of its members are up, and whether the addresses and certificates in %s are right",
 		what, t.name, t.where(), err, t.from)
+}
+
+// known are the members whose REST addresses are known without the store: those of a demo, or this
+// node's own.
+func (t *target) known() map[string]cluster.Member {
+	out := map[string]cluster.Member{}
+	add := func(name, url string) { out[name] = cluster.Member{Name: name, APIURL: url + "/patroni"} }
+	switch {
+	case t.demo != nil:
+		for _, n := range t.demo.Nodes {
+			add(n.Name, "https://"+net.JoinHostPort("127.0.0.1", strconv.Itoa(n.Rest)))
+		}
+	case t.cfg.Name != "" && t.cfg.RestAPI.ConnectAddress != "":
+		add(t.cfg.Name, t.cfg.RestAPI.URL())
+	}
+	return out
 }
 
 // leaderOf is the member that leads by the lock, or by the leader key where there is no lock

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -67,11 +68,13 @@ func (w *whyCommand) run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer t.Close()
-	ctx, cancel := w.find.bounded(ctx)
-	defer cancel()
 	v, err := t.view(ctx)
 	if err != nil {
-		return w.find.late(err)
+		// Why there is no store is what one may want to know.
+		if v.Members = t.known(); len(v.Members) == 0 || errors.Is(err, errNoCluster) {
+			return err
+		}
+		fmt.Fprintf(w.app.Stderr, "hathi: warning: %v\nasking the members known without it: %s\n", err, strings.Join(memberNames(v), ", "))
 	}
 	members := v.Members
 	if w.member != "" {
