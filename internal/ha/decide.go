@@ -62,8 +62,8 @@ func Decide(o Observation) Decision {
 	if d.leader() != "" && d.Store.Reachable && !d.Store.View.Lock.Paused && dec.Wait > 0 {
 		// Look again at the very instant at which the lock would count as expired.
 		dec.Wait = min(dec.Wait, max(d.expiresAt()-d.Now, time.Millisecond))
-		if until := suspectAfter - (d.Now - d.Store.LockSeenAt); until > 0 && d.Store.LeaderAnsweredAt != 0 {
-			dec.Wait = min(dec.Wait, until+time.Millisecond) // or at which it begins to look gone
+		if at := d.suspectAt(); at > d.Now {
+			dec.Wait = min(dec.Wait, at-d.Now) // or at which it begins to look gone
 		}
 	}
 	dec.Memory = d.m

@@ -46,6 +46,15 @@ func (d *decider) suspects() string {
 	return fmt.Sprintf("%s has not renewed the lock for %s, answered no probe for %s, and sends no WAL", v.Lock.Node, still.Round(10*time.Millisecond), mute.Round(10*time.Millisecond))
 }
 
+// suspectAt is the earliest instant at which the present leader may count as gone, as far as is known
+// now; 0 when nobody probes it.
+func (d *decider) suspectAt() time.Duration {
+	if d.Store.LeaderAnsweredAt == 0 || d.settings().SynchronousMode == cluster.SyncOff {
+		return 0
+	}
+	return max(d.Store.LockSeenAt, d.Store.LeaderAnsweredAt, d.DB.MovedAt) + suspectAfter
+}
+
 // promised says that this node has promised not to receive from the present holder of the lock.
 func (d *decider) promised() bool {
 	return d.Store.RevokedRev != 0 && d.Store.Seen && d.Store.RevokedRev == d.Store.View.LockRev

@@ -253,7 +253,8 @@ func (b *builder) user(name, value, from string) {
 func (b *builder) control() {
 	n, s := b.in.Node, b.in.Standby
 	set := map[string]string{"listen_addresses": strings.Join(n.Listen, ","), "port": strconv.Itoa(n.Port), "cluster_name": n.Scope,
-		"hot_standby": "on", "synchronous_standby_names": b.in.SynchronousStandbyNames}
+		"hot_standby": "on", "synchronous_standby_names": b.in.SynchronousStandbyNames,
+		"recovery_target_timeline": "latest"} // also on a primary: it was a standby, or will be, and a change takes a restart
 	for name, v := range map[string]string{"unix_socket_directories": n.SocketDir, "hba_file": n.HBAFile, "ident_file": n.IdentFile} {
 		if v != "" {
 			set[name] = v
@@ -267,7 +268,6 @@ func (b *builder) control() {
 		}
 	}
 	if !b.in.Primary {
-		set["recovery_target_timeline"] = "latest"
 		set["primary_conninfo"], set["primary_slot_name"] = s.Conninfo, s.SlotName
 		for name, v := range map[string]string{"restore_command": s.RestoreCommand, "archive_cleanup_command": s.ArchiveCleanupCommand,
 			"recovery_min_apply_delay": s.RecoveryMinApplyDelay} {
