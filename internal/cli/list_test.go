@@ -182,6 +182,19 @@ func TestTarget_WhatCannotBeFoundIsSaid(t *testing.T) {
 	}
 }
 
+func TestTarget_FlagsBeforeTheCommand(t *testing.T) {
+	w := demo(t)
+	if code, out, stderr := w.runIn(t.Context(), "-c", "node.yml", "list"); code != 0 || out != listed {
+		t.Errorf("got %d\n%s%s", code, out, stderr)
+	}
+	if code, _, stderr := w.runIn(t.Context(), "-c", "node.yml", "lst"); code != 2 || stderr != "hathi: unknown command \"lst\": see `hathi --help`\n" {
+		t.Errorf("got %d, %s", code, stderr)
+	}
+	if code, _, stderr := w.runIn(t.Context(), "--nope", "list"); code != 2 || stderr != "hathi: hathi: unknown flag: --nope: see `hathi --help`\n" {
+		t.Errorf("got %d, %s", code, stderr)
+	}
+}
+
 func TestTarget_EnvironmentAlone(t *testing.T) {
 	w := demo(t)
 	w.env["HATHI_CONFIG"] = "node.yml"

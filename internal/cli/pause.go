@@ -78,9 +78,9 @@ func (p *pauseCommand) run(ctx context.Context, args []string) error {
 	}
 	switch {
 	case v.Config.Pause && p.pause:
-		return fmt.Errorf("Cluster is already paused") //nolint:staticcheck // Patroni's words
+		return saidf("Cluster is already paused")
 	case !v.Config.Pause && !p.pause:
-		return fmt.Errorf("Cluster is not paused") //nolint:staticcheck // Patroni's words
+		return saidf("Cluster is not paused")
 	}
 	if !p.pause {
 		if err := p.holderAnswers(ctx, t, v); err != nil {

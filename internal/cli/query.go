@@ -235,7 +235,7 @@ func (q *queryCommand) candidates(t *target, v cluster.View, role string) ([]clu
 		if role == "primary" {
 			why = "nobody leads"
 		}
-		return nil, fmt.Errorf("No connection to role=%s is available: %s in cluster %s", role, why, t.name) //nolint:staticcheck // Patroni's words
+		return nil, saidf("No connection to role=%s is available: %s in cluster %s", role, why, t.name)
 	}
 	return out, nil
 }

@@ -81,7 +81,7 @@ func (r *restartCommand) run(ctx context.Context, args []string) error {
 		return err
 	}
 	if !at.IsZero() && p.view.Config.Pause {
-		return fmt.Errorf("Can't schedule restart in the paused state") //nolint:staticcheck // Patroni's words
+		return saidf("Can't schedule restart in the paused state")
 	}
 	members, err := t.choose(p.view, selection{names: names, role: role, pending: r.pending && at.IsZero(), verb: "restart", all: r.pending})
 	if err != nil {

@@ -127,13 +127,13 @@ func (m *moveCommand) check(t *target, v cluster.View, at time.Time) (leader str
 	if m.planned {
 		switch {
 		case leader == "":
-			return "", fmt.Errorf("This cluster has no leader: a switchover needs one that works (see `hathi why`, or `hathi failover --to MEMBER`)") //nolint:staticcheck // Patroni's words
+			return "", saidf("This cluster has no leader: a switchover needs one that works (see `hathi why`, or `hathi failover --to MEMBER`)")
 		case m.leader != "" && m.leader != leader:
-			return "", fmt.Errorf("Member %s is not the leader of cluster %s: %s is", printable(m.leader), t.name, leader) //nolint:staticcheck // Patroni's words
+			return "", saidf("Member %s is not the leader of cluster %s: %s is", printable(m.leader), t.name, leader)
 		case !at.IsZero() && v.Config.Pause:
-			return "", fmt.Errorf("Can't schedule switchover in the paused state") //nolint:staticcheck // Patroni's words
+			return "", saidf("Can't schedule switchover in the paused state")
 		case v.Config.Pause && m.to == "":
-			return "", fmt.Errorf("Switchover is possible only to a specific candidate in a paused state: name it with --to MEMBER") //nolint:staticcheck // Patroni's words
+			return "", saidf("Switchover is possible only to a specific candidate in a paused state: name it with --to MEMBER")
 		}
 	}
 	var candidates []string
@@ -144,13 +144,13 @@ func (m *moveCommand) check(t *target, v cluster.View, at time.Time) (leader str
 	}
 	switch {
 	case len(candidates) == 0:
-		return "", fmt.Errorf("No candidates found to %s to", m.action()) //nolint:staticcheck // Patroni's words
+		return "", saidf("No candidates found to %s to", m.action())
 	case m.to == "" || slices.Contains(candidates, m.to):
 		return leader, nil
 	case m.to == leader:
-		return "", fmt.Errorf("Member %s is already the leader of cluster %s", m.to, t.name) //nolint:staticcheck // Patroni's words
+		return "", saidf("Member %s is already the leader of cluster %s", m.to, t.name)
 	}
-	return "", fmt.Errorf("Member %s does not exist in cluster %s or is tagged as nofailover (candidates: %s)", printable(m.to), t.name, strings.Join(candidates, ", ")) //nolint:staticcheck // Patroni's words
+	return "", saidf("Member %s does not exist in cluster %s or is tagged as nofailover (candidates: %s)", printable(m.to), t.name, strings.Join(candidates, ", "))
 }
 
 func (m *moveCommand) confirm(ctx context.Context, t *target, p picture, leader string, at time.Time) error {

@@ -54,6 +54,18 @@ func (f *finder) bind(c *cobra.Command, within time.Duration) {
 	_ = fl.MarkHidden("config-file")
 }
 
+// bindEarly declares, out of sight, the flags that patronictl takes before its command.
+func (f *finder) bindEarly(root *cobra.Command) {
+	fl := root.Flags()
+	fl.StringVarP(&f.config, "config", "c", "", "")
+	fl.StringVar(&f.config, "config-file", "", "")
+	fl.StringVar(&f.dir, "dir", "", "")
+	fl.BoolVarP(&f.insecure, "insecure", "k", false, "")
+	for _, name := range []string{"config", "config-file", "dir", "insecure"} {
+		_ = fl.MarkHidden(name)
+	}
+}
+
 // seconds is a duration on the command line: a number of seconds, or with ms, s, min, m, h.
 type seconds time.Duration
 
@@ -113,6 +125,10 @@ type target struct {
 // load finds and reads the configuration. scope, if not empty, overrides the one it states.
 func (f *finder) load() (*config.Config, string, error) {
 	a := f.app
+	if f.config == "" && f.dir == "" {
+		f.config, f.dir = a.early.config, a.early.dir
+	}
+	f.insecure = f.insecure || a.early.insecure
 	path, from := f.config, ""
 	if path != "" && f.dir != "" {
 		return nil, "", usagef("--config and --dir are both given: name one")
