@@ -118,9 +118,6 @@ func (b database) Follow(_ context.Context, up node.Upstream) error {
 	return nil
 }
 
-// Hold implements node.Database.
-func (b database) Hold(ctx context.Context) error { return b.Follow(ctx, node.Upstream{}) }
-
 // SetRule implements node.Database.
 func (b database) SetRule(ctx context.Context, r quorum.Rule) error {
 	b.slice(time.Millisecond, 5*time.Millisecond)

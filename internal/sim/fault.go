@@ -1,8 +1,10 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/cluster"
@@ -152,6 +154,40 @@ var faults = []fault{
 			if m.pg.life == life {
 				m.pg.hang(hungNot)
 			}
+		})
+	}},
+	{"last answer late, agent lost, postmaster stopped", func(w *world, m *machine, d time.Duration) {
+		m.slowBack = w.between(900*time.Millisecond, 1450*time.Millisecond)
+		m.pg.hang(hungPostmaster)
+		life := m.pg.life
+		w.after(w.between(time.Second, 3*time.Second), func() {
+			m.stopAgent()
+			m.slowBack = 0
+		})
+		w.after(d+8*time.Second, func() {
+			if m.pg.life == life {
+				m.pg.hang(hungNot)
+			}
+			m.startAgent()
+		})
+	}},
+	{"one standby behind, then the leader lost", func(w *world, m *machine, d time.Duration) {
+		lead := w.machine(w.check.lock.Node)
+		if lead == nil || lead == m {
+			return
+		}
+		w.isolate(m, true, planeRepl)
+		w.after(w.between(200*time.Millisecond, 3*time.Second), func() {
+			if lead.on {
+				w.tracef(lead, "*** power cut, the second part")
+				lead.powerOff()
+			}
+			w.isolate(m, false, planeRepl)
+			w.after(d+5*time.Second, func() {
+				if !lead.gone && !lead.on {
+					lead.boot()
+				}
+			})
 		})
 	}},
 	{"switchover", func(w *world, m *machine, d time.Duration) { w.switchover(m) }},
@@ -305,7 +341,7 @@ func (w *world) leave(m *machine) {
 // remedy is what an operator does after promotions by hand left a cluster that cannot tell which
 // history counts: order a fail-over to the furthest member, and make those anew that got mixed up.
 func (w *world) remedy() bool {
-	var best *machine
+	var standbys []*machine // the furthest first
 	manual := false
 	for _, m := range w.machines {
 		p := m.pg
@@ -316,17 +352,19 @@ func (w *world) remedy() bool {
 		if p.phase != phaseUp || p.primary {
 			continue
 		}
-		if best == nil || p.dir.timeline() > best.pg.dir.timeline() || p.dir.timeline() == best.pg.dir.timeline() && p.dir.lsn() > best.pg.dir.lsn() {
-			best = m
-		}
+		standbys = append(standbys, m)
 	}
+	slices.SortStableFunc(standbys, func(a, b *machine) int {
+		return cmp.Or(cmp.Compare(b.pg.dir.timeline(), a.pg.dir.timeline()), cmp.Compare(b.pg.dir.lsn(), a.pg.dir.lsn()))
+	})
 	if !manual {
 		return false
 	}
 	w.tracef(nil, "--- an operator tidies up after promotions by hand")
-	if holder := w.machine(w.check.lock.Node); best != nil && (holder == nil || !holder.confirmed()) {
+	if holder := w.machine(w.check.lock.Node); len(standbys) > 0 && (holder == nil || !holder.confirmed()) {
 		w.check.forced = true
-		w.request(cluster.FailoverRequest{Candidate: best.name, Force: true})
+		w.request(cluster.FailoverRequest{Candidate: standbys[w.remedies%len(standbys)].name, Force: true})
+		w.remedies++
 	}
 	for _, m := range w.machines {
 		if m.pg.mixed && m.agent != nil && !m.pg.primary {
@@ -355,7 +393,7 @@ func (w *world) heal() {
 	}
 	w.slowNet, w.storeDown, w.storeSlow = 0, false, 0
 	for _, m := range w.machines {
-		m.storeCut, m.storeMute, m.loseReplies, m.slowStore, m.slowDisk = false, false, 0, 0, 1
+		m.storeCut, m.storeMute, m.loseReplies, m.slowStore, m.slowBack, m.slowDisk = false, false, 0, 0, 0, 1
 		if m.gone {
 			continue
 		}

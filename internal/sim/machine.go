@@ -42,7 +42,8 @@ type machine struct {
 	storeMute   bool    // requests arrive, answers do not
 	loseReplies float64 // chance that an answer gets lost
 	slowStore   time.Duration
-	slowDisk    float64 // 1: normal; work takes that many times longer
+	slowBack    time.Duration // answers come that much later
+	slowDisk    float64       // 1: normal; work takes that many times longer
 
 	asked          bool          // an operator asked this machine for a restart, a copy, a stop
 	epoch          uint64        // the latest epoch that this machine's agent held
@@ -448,12 +449,4 @@ func (s peers) Failsafe(ctx context.Context, url string, pr node.Promise) (bool,
 		return false, errTimeout
 	}
 	return ok, nil
-}
-
-// Alive implements node.Peers. Promises are not configured, so nobody asks.
-func (s peers) Alive(context.Context, cluster.Member) bool { return true }
-
-// Revoke implements node.Peers.
-func (s peers) Revoke(context.Context, map[string]cluster.Member, string, string, node.Revocation) map[string]cluster.PeerStatus {
-	return nil
 }

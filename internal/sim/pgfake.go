@@ -59,6 +59,9 @@ type postgres struct {
 	streamLost time.Duration
 	replicas   []*stream // as an upstream, by machine index
 	waiting    []*commit // for the synchronous rule
+	degrade    bool      // a mutation: the rule gives way when standbys are away
+	lazyReload bool      // a mutation: a changed rule takes seconds to come into force
+	dying      bool      // a mutation: the agent believes it dead
 	mixed      bool      // it met WAL that differs because of a promotion by hand
 }
 
@@ -269,6 +272,7 @@ func (p *postgres) end(why string, network bool) {
 	w.tracef(p.m, "PostgreSQL ended: %s (timeline %d, %s)", why, p.dir.timeline(), p.dir.lsn())
 	p.life++
 	p.sessions, p.promoting, p.waiting, p.stopping, p.hung = false, false, nil, 0, hungNot
+	p.dying = false
 	for _, s := range p.replicas {
 		s.upSees = false
 		if network && w.passes(planeRepl, p.m, s.down.m) && !s.down.still() {
@@ -320,7 +324,11 @@ func (p *postgres) setRule(r quorum.Rule) {
 			return
 		}
 		p.shown = r
-		p.later(p.m.w.between(0, 95*time.Millisecond), func() {
+		grace := 95 * time.Millisecond
+		if p.lazyReload {
+			grace = 8 * time.Second
+		}
+		p.later(p.m.w.between(0, grace), func() {
 			if gen != p.ruleGen {
 				return
 			}
@@ -416,6 +424,9 @@ func (p *postgres) covered(r quorum.Rule) cluster.LSN {
 		}
 	}
 	if len(at) < r.Num {
+		if p.degrade {
+			return p.dir.lsn()
+		}
 		return 0
 	}
 	for range r.Num - 1 { // the Num-th largest

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 )
@@ -96,6 +97,12 @@ func prepare(seed uint64, o Options) *world {
 		"synchronous_mode_strict": n > 1 && w.chance(0.15), "synchronous_node_count": pick(w, 1, 1, 1, 2),
 		"postgresql": map[string]any{"use_pg_rewind": w.chance(0.85), "use_slots": true},
 	}
+	if x := o.Mutation; x != nil {
+		maps.Copy(doc, x.doc)
+		if x.nodes != 0 {
+			n = x.nodes
+		}
+	}
 	w.opt.doc = doc
 	w.opt.think = w.between(40*time.Millisecond, 250*time.Millisecond)
 	w.copies, w.joins = 1, 1
@@ -168,6 +175,14 @@ func (w *world) inject() {
 	w.faults = true
 	var menu []fault
 	for _, f := range faults {
+		if x := w.opt.Mutation; x != nil && x.menu != nil {
+			for _, name := range x.menu {
+				if name == f.name {
+					menu = append(menu, f)
+				}
+			}
+			continue
+		}
 		if w.chance(0.4) {
 			menu = append(menu, f)
 		}

@@ -49,7 +49,7 @@ func (l *storeLink) call(ctx context.Context, apply func()) error {
 			w.tracef(l.m, "an answer of the store is lost (%s)", l.what)
 			return
 		}
-		back := w.hop() + w.storeSlow/4
+		back := w.hop() + w.storeSlow/4 + l.m.slowBack
 		if l.m.slowStore > 0 {
 			back += w.between(0, l.m.slowStore)
 		}

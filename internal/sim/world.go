@@ -45,6 +45,7 @@ type world struct {
 	copies    int   // how many copies of the data may still be given up by hand
 	joins     int   // how many members may still join
 	settledIn time.Duration
+	remedies  int  // how often the operator ordered a fail-over by force
 	faults    bool // faults are being injected
 	check     checker
 	trace     *trace
