@@ -1,8 +1,10 @@
 package dcs
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/hathi-ha/hathi/internal/cluster"
@@ -10,8 +12,29 @@ import (
 
 // Decode reads a snapshot into a cluster view. It never fails: whatever cannot be read is named in
 // View.Problems, so that one damaged key cannot stop a node from seeing the others.
-func Decode(s Snapshot) cluster.View {
+func Decode(s Snapshot) cluster.View { return new(Decoder).Decode(s) }
+
+// Decoder decodes one snapshot after another and takes over what has not changed: most changes are
+// renewals of the lock. The zero value is ready. It is for one goroutine at a time; the views may
+// share what they point to, which nobody changes.
+type Decoder struct {
+	entries map[string]Entry
+	view    cluster.View
+}
+
+// Decode is like the function Decode.
+func (d *Decoder) Decode(s Snapshot) cluster.View {
+	old := d.view
+	if len(old.Problems) > 0 {
+		d.entries = nil // their texts belong to keys
+	}
+	same := func(key string) bool {
+		a, before := d.entries[key]
+		b, now := s.Entries[key]
+		return before && now && a.ModRev == b.ModRev && bytes.Equal(a.Value, b.Value)
+	}
 	v := cluster.View{Revision: s.Revision, Members: map[string]cluster.Member{}}
+	defer func() { d.entries, d.view = maps.Clone(s.Entries), v }()
 	bad := func(key string, err error) { v.Problems = append(v.Problems, fmt.Sprintf("key %s: %v", key, err)) }
 
 	if e, ok := s.Entries[KeyLock]; ok {
@@ -30,7 +53,9 @@ func Decode(s Snapshot) cluster.View {
 		v.Initialize, v.InitializeRev = string(e.Value), e.ModRev
 	}
 	v.Config = cluster.Dynamic{Doc: map[string]any{}, Settings: cluster.DefaultSettings()}
-	if e, ok := s.Entries[KeyConfig]; ok {
+	if e, ok := s.Entries[KeyConfig]; same(KeyConfig) {
+		v.ConfigRev, v.Config = old.ConfigRev, old.Config
+	} else if ok {
 		v.ConfigRev = e.ModRev
 		d, errs := cluster.ParseDynamic(e.Value)
 		for _, err := range errs {
@@ -52,8 +77,16 @@ func Decode(s Snapshot) cluster.View {
 	}
 	v.SyncRev, _, v.SyncBad = decode(KeySync, &v.Sync)
 	_, _, v.StatusBad = decode(KeyStatus, &v.Status)
-	decode(KeyHistory, &v.History)
-	decode(KeyFailsafe, &v.Failsafe)
+	if same(KeyHistory) {
+		v.History = old.History
+	} else {
+		decode(KeyHistory, &v.History)
+	}
+	if same(KeyFailsafe) {
+		v.Failsafe = old.Failsafe
+	} else {
+		decode(KeyFailsafe, &v.Failsafe)
+	}
 	var f cluster.FailoverRequest
 	rev, present, broken := decode(KeyFailover, &f)
 	v.FailoverRev = rev
@@ -63,6 +96,10 @@ func Decode(s Snapshot) cluster.View {
 	for key, e := range s.Entries {
 		name, ok := MemberName(key)
 		if !ok {
+			continue
+		}
+		if same(key) {
+			v.Members[name] = old.Members[name]
 			continue
 		}
 		m, err := cluster.ParseMember(name, e.Value)

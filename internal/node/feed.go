@@ -25,6 +25,7 @@ type Feed struct {
 	mu         sync.Mutex
 	snap       dcs.Snapshot
 	view       cluster.View
+	decoder    dcs.Decoder
 	seen       bool
 	failed     bool
 	contactAt  time.Duration
@@ -70,15 +71,18 @@ func (f *Feed) install(snap dcs.Snapshot) {
 	if f.seen && snap.Revision < f.snap.Revision {
 		return // an older answer that arrived late
 	}
+	known := f.seen && snap.Revision == f.snap.Revision
 	f.snap = snap
 	f.contactAt, f.failed = f.now(), false
-	f.decode()
+	if !known {
+		f.decode()
+	}
 }
 
 // decode reads the snapshot and notes what happened to the lock. mu is held.
 func (f *Feed) decode() {
 	old := f.view
-	f.view = dcs.Decode(f.snap)
+	f.view = f.decoder.Decode(f.snap)
 	switch {
 	case !f.seen:
 		f.lockSeenAt, f.lockAlive = f.now(), false
