@@ -22,12 +22,12 @@ type watching struct {
 	w     bool
 }
 
-const watchDefault = "on"
+const watchDefault = "2s" // stands for the value of --interval
 
 func (w *watching) bind(c *cobra.Command, short bool) {
 	w.every = seconds(2 * time.Second)
 	fl := c.Flags()
-	fl.StringVarP(&w.on, "watch", "w", "", "go on, every 2 s or the given time (-w 5, --watch=5)")
+	fl.StringVarP(&w.on, "watch", "w", "", "go on, every 2 s or each `TIME` (-w 5, --watch=5)")
 	fl.Lookup("watch").NoOptDefVal = watchDefault
 	fl.VarP(&w.every, "interval", "i", "`TIME` between two looks of -w")
 	if short {

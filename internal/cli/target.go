@@ -47,11 +47,12 @@ func (f *finder) bind(c *cobra.Command, within time.Duration) {
 	fl := c.Flags()
 	fl.StringVarP(&f.config, "config", "c", "", "configuration `FILE` of a node or router (default: $HATHI_CONFIG, or PATRONI_* in the environment)")
 	fl.StringVar(&f.config, "config-file", "", "the same")
-	fl.StringVar(&f.dir, "dir", "", "`DIR`ectory of a demo")
+	fl.StringVar(&f.dir, "dir", "", "the directory `DIR` of a demo")
 	fl.IntVar(&f.group, "group", -1, "Citus group `N`")
 	fl.BoolVarP(&f.insecure, "insecure", "k", false, "do not check the certificates of the members")
 	fl.Var(&f.timeout, "timeout", "give up after this `TIME` (30, 30s, 5min)")
 	_ = fl.MarkHidden("config-file")
+	fl.Lookup("group").DefValue = "0" // not shown
 }
 
 // bindEarly declares, out of sight, the flags that patronictl takes before its command.
