@@ -29,7 +29,7 @@ type PeerStatus struct {
 	// Revoked is the revision of the lock at which the node has stopped receiving from its holder and
 	// promised not to begin again.
 	Revoked int64 `json:"revoked,omitempty"`
-	Tags     Tags   `json:"tags,omitempty"`
+	Tags    Tags  `json:"tags,omitempty"`
 	// Eligible is false, with Why, when the node would refuse to lead now.
 	Eligible bool   `json:"eligible"`
 	Why      string `json:"why,omitempty"`

@@ -159,6 +159,14 @@ func ValidateDynamic(doc map[string]any) Problems {
 			add(Warning, name, hint, "unknown setting, kept and ignored")
 		}
 	}
+	if len(dyn.StandbyCluster) > 0 {
+		add(Error, "standby_cluster", "remove the section, or keep running this cluster with Patroni", "this release does not follow another cluster: its nodes would not lead")
+	}
+	for _, name := range sortedKeys(dyn.Slots) {
+		if m, ok := dyn.Slots[name].(map[string]any); ok && m["type"] == "logical" {
+			add(Warning, "slots."+name, "on PostgreSQL 17 and later create it with failover = true and set sync_replication_slots", "this release keeps physical slots only; a logical slot is left as it is and does not survive a fail-over by itself")
+		}
+	}
 	pg, _ := doc["postgresql"].(map[string]any)
 	for _, name := range sortedKeys(pg) {
 		if !slices.Contains(dynamicPostgreSQL, name) {

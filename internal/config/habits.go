@@ -22,9 +22,26 @@ func (k *checker) habits() {
 	if k.c.Citus != nil || k.preloads("citus") {
 		k.citusHabits()
 	}
-	if k.c.Watchdog.Mode == "off" && k.c.Stated("watchdog.mode") {
-		k.warn("watchdog.mode", "use automatic",
-			"off: when the whole agent and its guardian are frozen, nothing on this machine stops a former primary")
+	k.notYet()
+}
+
+// notYet tells of settings of Patroni that this release reads and does not carry out. Where a cluster
+// would rest on one of them the node does not start.
+func (k *checker) notYet() {
+	c := k.c
+	if k.c.Stated("watchdog.mode") {
+		switch c.Watchdog.Mode {
+		case "required":
+			k.bad("watchdog.mode", "leave the section out: a guardian process of its own fences PostgreSQL", "this release does not use the kernel watchdog")
+		case "off":
+			k.warn("watchdog.mode", "use synchronous_mode: quorum, whose fence does not need this machine to run",
+				"off, and this release does not use the kernel watchdog in any mode: when the whole agent and its guardian are frozen, nothing on this machine stops a former primary")
+		default:
+			k.warn("watchdog.mode", "leave the section out", "this release does not use the kernel watchdog; a guardian process of its own fences PostgreSQL")
+		}
+	}
+	if c.Citus != nil {
+		k.warn("citus", "", "the node keeps its keys under group %d, but this release does not look after Citus' own list of nodes", c.Citus.Group)
 	}
 }
 

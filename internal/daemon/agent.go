@@ -173,6 +173,11 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	wg.Go(func() { n.Keep(loops) })
 	wg.Go(func() { n.KeepFailsafeLoop(loops) })
 	wg.Go(func() { n.ProbeLoop(loops) })
+	if len(f.PostgreSQL.Callbacks) > 0 {
+		calls := newCallbacks(f.PostgreSQL.Callbacks, f.Scope, inst.Command, log)
+		wg.Go(func() { calls.watch(loops, n) })
+		wg.Go(func() { calls.serve(loops) })
+	}
 	err = n.Run(ctx)
 	stopLoops()
 	wg.Wait()

@@ -42,6 +42,9 @@ func (d *decider) race() Decision {
 	if d.Self.Tags.FailoverPriority() == 0 {
 		return d.wait(StateWaiting, idle, "waiting for another member to make the cluster: this one is tagged nofailover")
 	}
+	if len(view.Config.StandbyCluster) > 0 {
+		return d.wait(StateBroken, 5*time.Second, "the configuration makes this a standby cluster, which this release does not run: remove standby_cluster")
+	}
 	if view.Lock.Timeline > 0 || !view.Sync.Empty() || len(view.History) > 0 {
 		return d.wait(StateWaiting, idle, "no cluster is recorded (initialize is missing), but the store remembers one: waiting for a member that has its data; to make a new cluster, remove the keys of the old one")
 	}
@@ -145,6 +148,8 @@ func (d *decider) elect() Decision {
 func (d *decider) unfit(force bool) string {
 	view, lock, db := d.Store.View, d.Store.View.Lock, d.DB
 	switch {
+	case len(view.Config.StandbyCluster) > 0:
+		return "the configuration makes this a standby cluster, which this release does not run: remove standby_cluster"
 	case d.Self.Tags.FailoverPriority() == 0:
 		return "it is tagged nofailover"
 	case view.Config.FailsafeMode && len(view.Failsafe) > 0 && view.Failsafe[d.Self.Name] == "":

@@ -199,6 +199,11 @@ func optionArgs(options map[string]any) []string {
 // localURL is a connection string over the local socket, without the password.
 func (i *Instance) localURL() string { return i.pg.LocalConninfo() }
 
+// Command runs an operator's command of the configuration file; see command.
+func (i *Instance) Command(ctx context.Context, what, text string, args ...string) error {
+	return i.command(ctx, what, text, args...)
+}
+
 // command runs an operator's command from the configuration file: split like a shell would, without
 // a shell, with arguments appended, as the user of the server.
 func (i *Instance) command(ctx context.Context, what, text string, more ...string) error {

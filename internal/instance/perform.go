@@ -17,6 +17,9 @@ import (
 	"github.com/hathi-ha/hathi/internal/quorum"
 )
 
+// beforeStopWithin bounds the command before_stop.
+const beforeStopWithin = 10 * time.Second
+
 // Start writes the files and starts the server as a primary or a standby.
 func (i *Instance) Start(ctx context.Context, s node.StartSpec) error {
 	i.form.Lock()
@@ -127,6 +130,14 @@ func (i *Instance) Stop(ctx context.Context, immediate bool) error {
 		o = postgres.StopOptions{Mode: postgres.StopImmediate, KillAfter: time.Second, Progress: o.Progress}
 	}
 	defer i.say("")
+	if script := i.c.File.PostgreSQL.BeforeStop; script != "" && !immediate {
+		// It may not eat up the time in which PostgreSQL has to stop.
+		sctx, cancel := context.WithTimeout(ctx, beforeStopWithin)
+		if err := i.command(sctx, "before_stop", script); err != nil {
+			i.c.Log.Warn("before_stop failed; PostgreSQL is stopped all the same", "err", err)
+		}
+		cancel()
+	}
 	res, err := i.pg.Stop(ctx, o)
 	if err != nil {
 		return err
@@ -141,6 +152,13 @@ func (i *Instance) Stop(ctx context.Context, immediate bool) error {
 // Promote ends recovery onto timeline, or a later one. The checkpoint that makes pg_rewind see the new
 // timeline follows by itself, not waited for.
 func (i *Instance) Promote(ctx context.Context, timeline uint32) error {
+	if script := i.c.File.PostgreSQL.PrePromote; script != "" {
+		i.say("pre_promote")
+		defer i.say("")
+		if err := i.command(ctx, "pre_promote", script); err != nil {
+			return err
+		}
+	}
 	if err := i.reserveTimelines(timeline); err != nil {
 		return err
 	}

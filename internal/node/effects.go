@@ -218,6 +218,13 @@ func (n *Node) slotPlan(o ha.Observation) SlotPlan {
 		}
 		p.Want[slot] = 0
 	}
+	if !standby {
+		for name, v := range view.Config.Slots {
+			if m, ok := v.(map[string]any); name != own && (!ok || m["type"] == nil || m["type"] == "physical") {
+				p.Want[name] = 0
+			}
+		}
+	}
 	for _, s := range n.c.DB.Detail().Slots {
 		if s.Type != "physical" || s.Active {
 			continue

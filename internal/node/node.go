@@ -289,7 +289,9 @@ func (n *Node) effect(ctx context.Context, o ha.Observation, e ha.Effect) error 
 	quick, cancel := within(ctx, boundQuick)
 	defer cancel()
 	view := o.Store.View
-	settings := view.Config.Settings
+	// Before the first leader has recorded its configuration, that of the bootstrap counts: a lock
+	// taken for Patroni's 30 s would keep everybody waiting that long until its fence has moved on.
+	settings := n.bootstrapSettings(view)
 	switch e := e.(type) {
 	case ha.AskPeers:
 		unhurried := []string{}
@@ -475,6 +477,7 @@ func (n *Node) upstream(v cluster.View, name string) Upstream {
 	return Upstream{Name: name, Host: host, Port: port}
 }
 
+// bootstrapSettings are the cluster's settings, or those that it will begin with.
 func (n *Node) bootstrapSettings(v cluster.View) cluster.Settings {
 	if v.ConfigRev != 0 {
 		return v.Config.Settings
