@@ -62,7 +62,7 @@ func (b database) Observe(context.Context) ha.Database {
 	}
 	o.Primary, o.Timeline, o.LSN, o.Replayed = p.primary, d.timeline(), d.lsn(), d.lsn()
 	o.History = d.history
-	o.Streaming = p.source != nil
+	o.Streaming, o.MovedAt = p.source != nil, p.movedAt
 	if o.Streaming {
 		o.StreamingLost = b.m.clock()
 	} else {
@@ -87,7 +87,6 @@ func (b database) Detail() node.Detail {
 
 // Start implements node.Database.
 func (b database) Start(_ context.Context, s node.StartSpec) error {
-	b.slice(time.Millisecond, 10*time.Millisecond)
 	p := b.m.pg
 	switch {
 	case p.dir == nil:
@@ -99,9 +98,30 @@ func (b database) Start(_ context.Context, s node.StartSpec) error {
 	return nil
 }
 
+// Hold implements node.Database. Like Start and Follow it takes no time, because the node holds a
+// mutex meanwhile, on which another coroutine must not wait.
+func (b database) Hold(context.Context) error {
+	p := b.m.pg
+	if p.phase != phaseUp || p.primary || p.promoting {
+		return errors.New("PostgreSQL is no running standby")
+	}
+	if p.hung != hungNot || p.still() {
+		return errHangs
+	}
+	b.m.w.check.leaves(b.m, "hold", "")
+	b.m.w.tracef(b.m, "receives nothing any more, at %s of timeline %d", p.dir.lsn(), p.dir.timeline())
+	p.upstream = ""
+	if s := p.source; s != nil {
+		p.lose(s)
+		if b.m.w.passes(planeRepl, b.m, s.up.m) {
+			s.up.forget(s)
+		}
+	}
+	return nil
+}
+
 // Follow implements node.Database.
 func (b database) Follow(_ context.Context, up node.Upstream) error {
-	b.slice(time.Millisecond, 10*time.Millisecond)
 	p := b.m.pg
 	b.m.w.check.leaves(b.m, "follow "+up.Name, up.Name)
 	if p.dir == nil {

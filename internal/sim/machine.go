@@ -45,6 +45,7 @@ type machine struct {
 	slowBack    time.Duration // answers come that much later
 	slowDisk    float64       // 1: normal; work takes that many times longer
 
+	promise        int64         // on disk: the revision of the lock at which nothing is received
 	asked          bool          // an operator asked this machine for a restart, a copy, a stop
 	epoch          uint64        // the latest epoch that this machine's agent held
 	confirmedUntil time.Duration // by the machine's clock
@@ -165,12 +166,13 @@ func (m *machine) startAgent() {
 		CanClone:     true,
 		BootstrapDoc: w.opt.doc,
 		Store:        tick, DB: mut.database(m, database{m}), Guard: mut.guard(m, m.guard), Peers: mut.peers(m, peers{m}), Jobs: a.jobs,
-		Feed: a.feed, Lead: a.lead, Now: m.clock, Wall: w.wall, Log: w.log, OneRead: true, Record: journal{m},
+		Feed: a.feed, Lead: a.lead, Now: m.clock, Wall: w.wall, Log: w.log, OneRead: true, Record: journal{m}, Promises: mut.promises(m, promises{m}),
 	})
 	w.tracef(m, "agent started")
 	a.main = w.spawn(&a.life, a.run)
 	w.spawn(&a.life, a.keep)
 	w.spawn(&a.life, a.keepFailsafe)
+	w.spawn(&a.life, a.probe)
 	w.after(w.between(10*time.Millisecond, 300*time.Millisecond), func() {
 		if m.agent == a {
 			m.guard.start()
@@ -255,6 +257,23 @@ func (a *agent) keepFailsafe(p *proc) {
 		a.node.KeepFailsafe(a.ctx)
 	}
 }
+
+// probe is node.ProbeLoop.
+func (a *agent) probe(p *proc) {
+	for {
+		p.sleep(a.m.global(node.ProbeEvery))
+		a.node.ProbeLeader(a.ctx)
+	}
+}
+
+// promises is the file of revocation promises.
+type promises struct{ m *machine }
+
+// Load implements node.Promises.
+func (p promises) Load() (int64, error) { return p.m.promise, nil }
+
+// Save implements node.Promises.
+func (p promises) Save(rev int64) error { p.m.promise = rev; return nil }
 
 func (m *machine) stopAgent() {
 	a := m.agent
@@ -404,6 +423,90 @@ func (s peers) Ask(ctx context.Context, members map[string]cluster.Member, self 
 	}
 	w.after(end-w.now, func() { p.resume(t) })
 	for w.now < end && open > 0 && (hurried > 0 || len(out) == 0) {
+		p.park()
+	}
+	done = true
+	return out
+}
+
+// Alive implements node.Peers.
+func (s peers) Alive(ctx context.Context, member cluster.Member) bool {
+	m, w := s.m, s.m.w
+	p := w.cur
+	to := w.machine(member.Name)
+	p.token++
+	t := p.token
+	end := deadlineOf(ctx, w)
+	answered := false
+	w.after(w.hop(), func() {
+		if to == nil || !w.passes(planePeers, m, to) || to.frozen {
+			return
+		}
+		agent := to.agent != nil && !to.agent.life.frozen()
+		server := to.pg.phase == phaseUp && to.pg.hung == hungNot
+		if !agent && !server {
+			return
+		}
+		w.after(w.hop(), func() {
+			if w.passes(planePeers, to, m) {
+				answered = true
+				p.resume(t)
+			}
+		})
+	})
+	if end < forever {
+		w.after(end-w.now, func() { p.resume(t) })
+	}
+	for !answered && w.now < end {
+		p.park()
+	}
+	return answered
+}
+
+// Revoke implements node.Peers.
+func (s peers) Revoke(ctx context.Context, members map[string]cluster.Member, self, holder string, r node.Revocation) map[string]cluster.PeerStatus {
+	m, w := s.m, s.m.w
+	p := w.cur
+	out := map[string]cluster.PeerStatus{}
+	open := 0
+	p.token++
+	t := p.token
+	end := min(w.now+askWithin, deadlineOf(ctx, w))
+	done := false
+	for _, to := range w.machines {
+		if _, ok := members[to.name]; !ok || to == m || to.name == holder {
+			continue
+		}
+		open++
+		w.after(w.hop(), func() {
+			if !w.passes(planePeers, m, to) || to.agent == nil || to.agent.life.frozen() {
+				return
+			}
+			a := to.agent
+			w.spawn(&a.life, func(*proc) {
+				answer, err := a.node.Revoke(a.ctx, r)
+				if err != nil {
+					w.tracef(to, "asked by %s to stop receiving: %v", m.name, err)
+				}
+				w.after(w.hop(), func() {
+					if done || !w.passes(planePeers, to, m) {
+						return
+					}
+					if err == nil {
+						out[to.name] = answer
+					}
+					if open--; open == 0 {
+						p.resume(t)
+					}
+				})
+			})
+		})
+	}
+	if open == 0 {
+		return out
+	}
+	w.after(end-w.now, func() { p.resume(t) })
+	for w.now < end && open > 0 {
 		p.park()
 	}
 	done = true

@@ -34,6 +34,7 @@ type Mutation struct {
 	wrapGuard func(m *machine, g node.Guardian) node.Guardian
 	wrapDB    func(m *machine, d node.Database) node.Database
 	wrapPeers func(m *machine, p node.Peers) node.Peers
+	wrapFile  func(m *machine, p node.Promises) node.Promises
 }
 
 func (x *Mutation) leadStore(m *machine, s dcs.Store) dcs.Store {
@@ -69,6 +70,13 @@ func (x *Mutation) database(m *machine, d node.Database) node.Database {
 		return d
 	}
 	return x.wrapDB(m, d)
+}
+
+func (x *Mutation) promises(m *machine, p node.Promises) node.Promises {
+	if x == nil || x.wrapFile == nil {
+		return p
+	}
+	return x.wrapFile(m, p)
 }
 
 func (x *Mutation) peers(m *machine, p node.Peers) node.Peers {
@@ -135,6 +143,12 @@ func Mutations() []Mutation {
 		{Name: "slow-ladder", Text: "the guardian's ladder ends long after L",
 			doc: asyncDoc, menu: asyncMenu, nodes: 3,
 			wrapGuard: func(_ *machine, g node.Guardian) node.Guardian { return slowLadder{g} }},
+		{Name: "hold-is-a-lie", Text: "a member says that it stopped receiving from the leader and goes on",
+			doc: quorumDoc, menu: revokeMenu, nodes: 3,
+			wrapDB: func(m *machine, d node.Database) node.Database { return noHold{d} }},
+		{Name: "promise-not-kept", Text: "the promise to receive nothing does not survive a restart of the agent",
+			doc: quorumDoc, menu: revokeMenu, nodes: 3,
+			wrapFile: func(m *machine, p node.Promises) node.Promises { return shortMemory{} }},
 		{Name: "release-before-kill", Text: "the lock is given back before PostgreSQL is dead",
 			doc: asyncDoc, menu: asyncMenu, nodes: 3,
 			wrapDB: func(m *machine, d node.Database) node.Database { return lazyKill{d, m} }},
@@ -150,9 +164,21 @@ var (
 	asyncDoc  = map[string]any{"synchronous_mode": false, "failsafe_mode": false, "ttl": 6, "maximum_lag_on_failover": 1 << 20}
 	asyncMenu = []string{"cut off from everything", "cut off from the store", "agent killed", "agent frozen", "postmaster stopped", "switchover",
 		"last answer late, agent lost, postmaster stopped", "restart asked for", "agent told to end"}
+	revokeMenu   = []string{"agent and guardian frozen", "agent and guardian frozen", "machine frozen", "agent killed, restarted at once", "cut off from everything", "cut off from replication", "power cut"}
 	failsafeDoc  = map[string]any{"failsafe_mode": true, "synchronous_mode": false, "maximum_lag_on_failover": 1 << 20}
 	failsafeMenu = []string{"cut off from everything", "cut off from the store", "answers of the store do not arrive", "store down", "one way cut", "agent frozen"}
 )
+
+// noHold does not hold.
+type noHold struct{ node.Database }
+
+func (noHold) Hold(context.Context) error { return nil }
+
+// shortMemory forgets promises with the process.
+type shortMemory struct{}
+
+func (shortMemory) Load() (int64, error) { return 0, nil }
+func (shortMemory) Save(int64) error     { return nil }
 
 // ttl is the lease that the cluster is configured for.
 func (m *machine) ttl() time.Duration {

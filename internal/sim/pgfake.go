@@ -57,12 +57,13 @@ type postgres struct {
 	promoting  bool
 	source     *stream // as a standby
 	streamLost time.Duration
-	replicas   []*stream // as an upstream, by machine index
-	waiting    []*commit // for the synchronous rule
-	degrade    bool      // a mutation: the rule gives way when standbys are away
-	lazyReload bool      // a mutation: a changed rule takes seconds to come into force
-	dying      bool      // a mutation: the agent believes it dead
-	mixed      bool      // it met WAL that differs because of a promotion by hand
+	movedAt    time.Duration // by the machine's clock: when WAL came last
+	replicas   []*stream     // as an upstream, by machine index
+	waiting    []*commit     // for the synchronous rule
+	degrade    bool          // a mutation: the rule gives way when standbys are away
+	lazyReload bool          // a mutation: a changed rule takes seconds to come into force
+	dying      bool          // a mutation: the agent believes it dead
+	mixed      bool          // it met WAL that differs because of a promotion by hand
 }
 
 // stream is a walreceiver and its walsender.

@@ -87,6 +87,7 @@ func (p *postgres) deliver(s *stream) {
 	s.sent = len(p.dir.wal)
 	to.manual = to.manual || p.dir.manual
 	to.minTL = to.timeline()
+	s.down.movedAt = s.down.m.clock()
 	s.down.pumpAll() // to whoever cascades from it
 	s.tell(to.lsn())
 	p.pump(s)
