@@ -124,7 +124,8 @@ SELECT jsonb_build_object(
  'conninfo_set', current_setting('primary_conninfo') <> '',
  'pending', (SELECT jsonb_agg(jsonb_build_object('name', name, 'old', setting, 'unit', unit, 'new',
      (SELECT f.setting FROM pg_file_settings f WHERE lower(f.name) = lower(s.name) ORDER BY f.seqno DESC LIMIT 1)))
-   FROM pg_settings s WHERE pending_restart),
+   FROM pg_settings s WHERE pending_restart AND (setting IS DISTINCT FROM boot_val
+     OR EXISTS (SELECT FROM pg_file_settings f WHERE lower(f.name) = lower(s.name)))),
  'replication', (SELECT jsonb_agg(to_jsonb(p)) FROM pg_stat_replication p),
  'slots', (SELECT jsonb_agg(to_jsonb(p)) FROM pg_replication_slots p)
 )::text FROM r`
