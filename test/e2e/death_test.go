@@ -20,6 +20,9 @@ func TestBootstrap_OneWinnerAndReplicas(t *testing.T) {
 	if v.Lock.Epoch != 1 || v.Lock.Timeline != 1 || len(v.Members) != 3 {
 		t.Errorf("got epoch %d, timeline %d and %d members, want 1, 1 and 3", v.Lock.Epoch, v.Lock.Timeline, len(v.Members))
 	}
+	if want := c.l.TTL.Milliseconds(); v.Lock.TTL != want {
+		t.Errorf("got a lock of %d ms after the bootstrap, want the configured %d ms: everybody would wait so long", v.Lock.TTL, want)
+	}
 	lead := c.leader()
 	for _, n := range c.names() {
 		for sql, want := range map[string]string{
