@@ -23,6 +23,8 @@ func (v Violation) String() string {
 // The numbers are those of DESIGN section 3:
 //
 //   - epoch (1): no acknowledgement of epoch e after the first of epoch e+1, and one node per epoch.
+//     A commit that lies in the later leader's own history may be acknowledged late by the former
+//     one (Result.Late): this happens when a leader was deposed by revocation, and nothing is lost.
 //     A primary whose guardian did not run when the fence was due, or that a human promoted, is
 //     excused as long as no sound router would have sent it a client: counted in Result.Unfenced.
 //   - lost (2): what was acknowledged while the store held a synchronous state is in the WAL of
@@ -52,6 +54,7 @@ type checker struct {
 	total    int
 	unfenced int
 	mixed    int
+	late     int
 	lost     int // acknowledged and lost within the bound of asynchronous mode
 	lastAck  time.Duration
 	found    []Violation
@@ -106,6 +109,10 @@ func (c *checker) acknowledged(m *machine, x *commit) {
 		}
 	}
 	switch {
+	case epoch < c.highest && c.by.pg.dir != nil && c.by.pg.dir.holds(x.at, x.id):
+		// The commit is in the history of the present leader: a report of a standby, sent before it
+		// promised to receive nothing more, came late. The client learns late of what is true.
+		c.late++
 	case epoch < c.highest:
 		c.violate("epoch", "%s acknowledged a commit in epoch %d after %s had in epoch %d (within its lease: %t)", m.name, epoch, c.by.name, c.highest, confirmed)
 	case epoch == c.highest && c.by != nil && c.by != m:

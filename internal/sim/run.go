@@ -35,6 +35,8 @@ type Result struct {
 	// Acknowledged commits; those that an unfenced primary gave to clients past the router; those
 	// lost within the bound of asynchronous mode.
 	Acknowledged, Unfenced, Lost int
+	// Late counts acknowledgements by a deposed leader of commits that its successor has.
+	Late int
 	// Mixed counts members that, after a promotion by hand, would stream WAL that differs.
 	Mixed int
 	// Epochs is the number of leaderships.
@@ -72,7 +74,7 @@ func Run(seed uint64, o Options) (res Result) {
 		}
 		c := &w.check
 		res = Result{Seed: seed, Violations: c.found, Trace: w.trace.lines, Fingerprint: w.trace.sum, Simulated: w.now, Events: w.count,
-			Acknowledged: c.total, Unfenced: c.unfenced, Lost: c.lost, Mixed: c.mixed, Epochs: c.epochs, Settled: w.settledIn}
+			Acknowledged: c.total, Unfenced: c.unfenced, Lost: c.lost, Mixed: c.mixed, Late: c.late, Epochs: c.epochs, Settled: w.settledIn}
 	}()
 	if !w.untilSettled(firstSettle) || o.Quiet {
 		return res
