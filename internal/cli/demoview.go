@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -146,6 +147,7 @@ func (d *demoCmd) waitReady(ctx context.Context, l *demo.Layout) error {
 			if v.Lock.Held() && v.Lock.Ready {
 				err := tryWrite(ctx, l)
 				if err == nil {
+					d.leads = v.Lock.Node
 					d.say("%s leads on timeline %d; writable after %.1f s", v.Lock.Node, v.Lock.Timeline, time.Since(began).Seconds())
 					return nil
 				}
@@ -194,15 +196,20 @@ func tryWrite(ctx context.Context, l *demo.Layout) error {
 	return err
 }
 
-// introduce prints how to connect and what to try.
-func (d *demoCmd) introduce(l *demo.Layout) {
-	exe := d.a.Exe
+// typed is this program as the user would type it.
+func (d *demoCmd) typed() string {
 	if wd, err := os.Getwd(); err == nil {
-		if rel, ok := strings.CutPrefix(exe, wd+"/"); ok {
-			exe = "./" + rel
+		if rel, ok := strings.CutPrefix(d.a.Exe, wd+"/"); ok {
+			return "./" + rel
 		}
 	}
-	victim := l.Nodes[0].Name
+	return d.a.Exe
+}
+
+// introduce prints how to connect and what to try.
+func (d *demoCmd) introduce(l *demo.Layout) {
+	exe := d.typed()
+	victim := cmp.Or(d.leads, l.Nodes[0].Name)
 	fmt.Fprintf(d.a.Stdout, `
 Connect (paste as they are; the password is in a file that the string names):
   writes, through the router    psql '%s'
@@ -212,7 +219,7 @@ Connect (paste as they are; the password is in a file that the string names):
 Three things to try:
   watch            %s list --dir %s -w
   switch over      %s switchover --dir %s --force
-  kill a primary   kill -9 $(head -1 %s)     # if %s leads; then watch
+  kill a primary   kill -9 $(head -1 %s)     # while %s leads; then watch
 
   what happened and why: %s why --dir %s      stop: %s demo stop --dir %s
 `, l.WriteURI(), l.ReadURI(), l.MultiHostURI(), exe, d.dir, exe, d.dir, l.DataDir(victim)+"/postmaster.pid", victim, exe, d.dir, exe, d.dir)
@@ -258,11 +265,21 @@ func (d *demoCmd) picture(ctx context.Context, g *glimpse, style term.Style, hei
 	own := g.own(ctx)
 	lines = append(lines, memberTable(g.l, v, own).Lines()...)
 	lines = append(lines, "", style.Bold("Last events"))
-	for _, e := range g.events(ctx, max(3, min(10, height-len(lines)-8))) {
+	for _, e := range g.events(ctx, max(3, min(10, height-len(lines)-12))) {
 		lines = append(lines, fmt.Sprintf("%s  %-5s %s", e.At.Local().Format("15:04:05.000"), e.Node, e.Why))
 	}
-	return append(lines, "", style.Dim("writes: ")+style.Cyan(fmt.Sprintf("127.0.0.1:%d", g.l.Router.Write))+style.Dim("  reads: ")+style.Cyan(fmt.Sprintf("127.0.0.1:%d", g.l.Router.Read))+
-		style.Dim("  Ctrl-C stops everything"))
+	exe := d.typed()
+	leader := v.Lock.Node
+	if leader == "" {
+		leader = g.l.Nodes[0].Name
+	}
+	try := func(what, command string) string { return style.Dim(fmt.Sprintf("%-16s", what)) + style.Cyan(command) }
+	return append(lines, "", style.Bold("Connect and try, from another terminal"),
+		try("writes", fmt.Sprintf("psql \"$(%s dsn --router --dir %s)\"", exe, d.dir)),
+		try("reads", fmt.Sprintf("psql \"$(%s dsn --router --read --dir %s)\"", exe, d.dir)),
+		try("switch over", fmt.Sprintf("%s switchover --dir %s --force", exe, d.dir)),
+		try("kill the primary", fmt.Sprintf("kill -9 $(head -1 %s/postmaster.pid)", g.l.DataDir(leader))),
+		style.Dim("Ctrl-C stops everything; the data is kept"))
 }
 
 // memberTable is the demo's own member table: from what each agent says now, not from keys that may
@@ -366,6 +383,7 @@ func (d *demoCmd) status(ctx context.Context) error {
 	if err := memberTable(l, v, g.own(ctx)).Write(d.a.Stdout, term.Pretty); err != nil {
 		return err
 	}
+	d.leads = v.Lock.Node
 	d.introduce(l)
 	if verr != nil {
 		return fmt.Errorf("the store does not answer: %w", verr)
