@@ -21,7 +21,7 @@ type consentFlags struct{ force, yes bool }
 
 func (f *consentFlags) bind(c *cobra.Command) {
 	c.Flags().BoolVar(&f.force, "force", false, "do not ask")
-	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "the same")
+	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "the same as --force")
 }
 
 func (f *consentFlags) given() bool { return f.force || f.yes }

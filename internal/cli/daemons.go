@@ -143,10 +143,10 @@ Example:
 			}
 			errs, warns := len(problems.Errors()), len(problems.Warnings())
 			if errs > 0 {
-				fmt.Fprintf(a.Stdout, "%s: %d errors, %d warnings\n", args[0], errs, warns)
+				fmt.Fprintf(a.Stdout, "%s: cannot be used: %s, %s\n", args[0], counted(errs, "error"), counted(warns, "warning"))
 				return silentError{1}
 			}
-			fmt.Fprintf(a.Stdout, "%s: can be used, %d warnings\n", args[0], warns)
+			fmt.Fprintf(a.Stdout, "%s: can be used, %s\n", args[0], counted(warns, "warning"))
 			return nil
 		}}
 }
@@ -157,4 +157,15 @@ func (a *App) versionCommand() *cobra.Command {
 			fmt.Fprintln(a.Stdout, "hathi", a.Version)
 			return nil
 		}}
+}
+
+// counted is "no warnings", "1 warning", "2 warnings".
+func counted(n int, what string) string {
+	switch n {
+	case 0:
+		return "no " + what + "s"
+	case 1:
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

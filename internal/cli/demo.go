@@ -26,9 +26,10 @@ type demoCmd struct {
 	a       *App
 	dir     string
 	options demo.Options
-	ttl     time.Duration
 	detach  bool
 	yes     bool
+
+	leads string // the member that was seen to lead last
 }
 
 // readyWithin bounds the wait for a demo that accepts writes.
@@ -138,7 +139,7 @@ func (d *demoCmd) prepare() (*demo.Layout, *runAs, error) {
 	}
 	bin := l.BinDir
 	if bin == "" {
-		if bin, err = postgres.FindBinDir(0); err != nil {
+		if _, err = postgres.FindBinDir(0); err != nil {
 			return nil, nil, fmt.Errorf("PostgreSQL is not installed: %w\n  hint: apt-get install postgresql (13 or later), or name the directory of its programs with --bin-dir", err)
 		}
 	} else if _, err := os.Stat(filepath.Join(bin, "postgres")); err != nil {
