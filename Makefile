@@ -5,7 +5,7 @@ PREFIX  ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo postgresql test test-short sim install clean help
+.PHONY: build demo postgresql test test-short sim bench-failover install clean help
 
 ## build         build bin/hathi, a static binary
 build:
@@ -31,6 +31,13 @@ test-short:
 ## sim           play simulated clusters for FOR=1m; SEED=17 plays one again, with its lines
 sim:
 	$(GO) run ./internal/sim/simmain $(if $(SEED),-seed $(SEED) -trace,-for $(or $(FOR),1m))
+
+## bench-failover  measure outages (as root); WHAT='node-loss-async,switchover' ROUNDS=10 PEER=patroni JSON=FILE
+bench-failover: postgresql build
+	@scripts/ensure-bench.sh
+	@$(if $(PEER),scripts/ensure-peer.sh)
+	$(GO) build -o bin/bench ./test/bench
+	bin/bench -rounds $(or $(ROUNDS),10) $(if $(WHAT),-what '$(WHAT)') $(if $(PEER),-peer '$(PEER)') $(if $(JSON),-json '$(JSON)') $(ARGS)
 
 ## install       copy bin/hathi to PREFIX=/usr/local, below DESTDIR if set
 install: build

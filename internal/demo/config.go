@@ -3,15 +3,11 @@ package demo
 import (
 	"bytes"
 	"fmt"
-	"net"
-	"strconv"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/hathi-ha/hathi/internal/cluster"
 )
-
-func at(port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
 
 type doc = map[string]any
 
@@ -23,7 +19,7 @@ func (l *Layout) tlsFiles(name string) (cert, key, ca string) {
 func (l *Layout) etcdHosts() []string {
 	var out []string
 	for _, n := range l.Nodes {
-		out = append(out, "https://"+at(n.EtcdClient))
+		out = append(out, "https://"+n.at(n.EtcdClient))
 	}
 	return out
 }
@@ -38,7 +34,7 @@ func (l *Layout) nodeConfig(n Node, exe string, s secrets) ([]byte, error) {
 	cert, key, ca := l.tlsFiles(n.Name)
 	initial := doc{}
 	for _, m := range l.Nodes {
-		initial[m.Name] = "https://" + at(m.EtcdPeer)
+		initial[m.Name] = "https://" + m.at(m.EtcdPeer)
 	}
 	dcs := cluster.NewClusterDoc(len(l.Nodes))
 	dcs["ttl"] = int(l.TTL.Seconds())
@@ -61,22 +57,25 @@ func (l *Layout) nodeConfig(n Node, exe string, s secrets) ([]byte, error) {
 	}
 	c := doc{
 		"scope": l.Scope, "name": n.Name,
-		"restapi": doc{"listen": at(n.Rest), "connect_address": at(n.Rest), "certfile": cert, "keyfile": key, "cafile": ca, "verify_client": "optional"},
-		"peer":    doc{"listen": at(n.Peer), "connect_address": at(n.Peer)},
+		"restapi": doc{"listen": n.at(n.Rest), "connect_address": n.at(n.Rest), "certfile": cert, "keyfile": key, "cafile": ca, "verify_client": "optional"},
+		"peer":    doc{"listen": n.at(n.Peer), "connect_address": n.at(n.Peer)},
 		"ctl":     doc{"cacert": ca, "certfile": cert, "keyfile": key},
 		"etcd3":   l.etcdClient(n.Name),
-		"etcd": doc{"embedded": doc{"name": n.Name, "data_dir": l.Path(n.Name, "etcd"), "listen_client": at(n.EtcdClient), "listen_peer": at(n.EtcdPeer),
+		"etcd": doc{"embedded": doc{"name": n.Name, "data_dir": l.Path(n.Name, "etcd"), "listen_client": n.at(n.EtcdClient), "listen_peer": n.at(n.EtcdPeer),
 			"initial_cluster": initial, "token": "hathi-" + l.Scope, "tls": doc{"certfile": cert, "keyfile": key, "cafile": ca}}},
 		"runtime_dir": l.Path(n.Name, "run"),
 		"bootstrap": doc{"dcs": dcs, "initdb": []any{doc{"encoding": "UTF8"}, "data-checksums"},
 			"post_bootstrap": quoteWord(exe) + " demo-app " + quoteWord(l.Path("app.secret"))},
-		"postgresql": doc{"listen": at(n.PostgreSQL), "connect_address": at(n.PostgreSQL), "data_dir": l.DataDir(n.Name),
+		"postgresql": doc{"listen": n.at(n.PostgreSQL), "connect_address": n.at(n.PostgreSQL), "data_dir": l.DataDir(n.Name),
 			"authentication": doc{"superuser": doc{"username": "postgres", "password": s.super}, "replication": repl("replicator", s.repl), "rewind": repl("rewind_user", s.rewind)},
 			"parameters": doc{"ssl": "on", "ssl_cert_file": cert, "ssl_key_file": key, "ssl_ca_file": ca, "shared_buffers": "32MB",
 				"unix_socket_directories": l.Path(n.Name, "run"), "log_line_prefix": "%m [%p] %q%u@%d %a "}},
 	}
 	if l.BinDir != "" {
 		c["postgresql"].(doc)["bin_dir"] = l.BinDir
+	}
+	if l.Router.Host != "" {
+		c["postgresql"].(doc)["allow"] = []any{l.Router.Host}
 	}
 	return render("Node "+n.Name+" of a demo cluster, written by hathi demo.", c)
 }
@@ -85,14 +84,14 @@ func (l *Layout) routerConfig() ([]byte, error) {
 	cert, key, ca := l.tlsFiles("router")
 	return render("The router of a demo cluster, written by hathi demo.", doc{"scope": l.Scope, "etcd3": l.etcdClient("router"),
 		"ctl":    doc{"cacert": ca, "certfile": cert, "keyfile": key},
-		"router": doc{"listen": host, "write_port": l.Router.Write, "read_port": l.Router.Read, "status_listen": at(l.Router.Status)}})
+		"router": doc{"listen": orLoopback(l.Router.Host), "write_port": l.Router.Write, "read_port": l.Router.Read, "status_listen": l.Router.at(l.Router.Status)}})
 }
 
 func (l *Layout) ctlConfig(s secrets) ([]byte, error) {
 	cert, key, ca := l.tlsFiles("ctl")
 	return render("For commands against a demo cluster (hathi -c THIS list), written by hathi demo.", doc{"scope": l.Scope, "etcd3": l.etcdClient("ctl"),
 		"ctl":    doc{"cacert": ca, "certfile": cert, "keyfile": key},
-		"router": doc{"listen": host, "write_port": l.Router.Write, "read_port": l.Router.Read, "status_listen": at(l.Router.Status)}})
+		"router": doc{"listen": orLoopback(l.Router.Host), "write_port": l.Router.Write, "read_port": l.Router.Read, "status_listen": l.Router.at(l.Router.Status)}})
 }
 
 func quoteWord(s string) string { return "'" + s + "'" }
@@ -109,10 +108,10 @@ func render(title string, c doc) ([]byte, error) {
 }
 
 // WriteURI leads to the primary, through the router.
-func (l *Layout) WriteURI() string { return l.uri(at(l.Router.Write), "") }
+func (l *Layout) WriteURI() string { return l.uri(l.Router.at(l.Router.Write), "") }
 
 // ReadURI spreads reads over the replicas, through the router.
-func (l *Layout) ReadURI() string { return l.uri(at(l.Router.Read), "") }
+func (l *Layout) ReadURI() string { return l.uri(l.Router.at(l.Router.Read), "") }
 
 // MultiHostURI needs no router: libpq itself finds the primary.
 func (l *Layout) MultiHostURI() string {
@@ -121,7 +120,7 @@ func (l *Layout) MultiHostURI() string {
 		if i > 0 {
 			hosts += ","
 		}
-		hosts += at(n.PostgreSQL)
+		hosts += n.at(n.PostgreSQL)
 	}
 	return l.uri(hosts, "&target_session_attrs=read-write")
 }

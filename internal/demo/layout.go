@@ -28,6 +28,11 @@ type Options struct {
 	// Offset is added to every other port, so that several demos can run side by side.
 	Offset int
 	BinDir string // PostgreSQL's programs; "" for the newest installed
+	// Hosts gives each node an IP address of its own, such as those of network namespaces; then Nodes
+	// is their number, and applications may connect from RouterHost. Empty: all on 127.0.0.1.
+	Hosts []string
+	// RouterHost is the address that the router listens on. Default 127.0.0.1.
+	RouterHost string
 }
 
 // Layout is a planned demo. It is kept in DIR/demo.json.
@@ -43,9 +48,10 @@ type Layout struct {
 	dir string
 }
 
-// Node are one node's ports, all on 127.0.0.1.
+// Node are one node's ports, on 127.0.0.1 unless Host says otherwise.
 type Node struct {
 	Name       string `json:"name"`
+	Host       string `json:"host,omitempty"`
 	PostgreSQL int    `json:"postgresql"`
 	Rest       int    `json:"rest"`
 	Peer       int    `json:"peer"`
@@ -53,15 +59,32 @@ type Node struct {
 	EtcdPeer   int    `json:"etcd_peer"`
 }
 
-// Router are the router's ports.
+// Address is the IP address that the node listens on.
+func (n Node) Address() string { return orLoopback(n.Host) }
+
+func (n Node) at(port int) string { return hostPort(n.Address(), port) }
+
+// Router are the router's ports, on 127.0.0.1 unless Host says otherwise.
 type Router struct {
-	Write  int `json:"write"`
-	Read   int `json:"read"`
-	Status int `json:"status"`
+	Host   string `json:"host,omitempty"`
+	Write  int    `json:"write"`
+	Read   int    `json:"read"`
+	Status int    `json:"status"`
 }
 
-// host is where everything listens.
-const host = "127.0.0.1"
+func (r Router) at(port int) string { return hostPort(orLoopback(r.Host), port) }
+
+// loopback is where everything listens that is given no address.
+const loopback = "127.0.0.1"
+
+func orLoopback(host string) string {
+	if host == "" {
+		return loopback
+	}
+	return host
+}
+
+func hostPort(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
 
 // layoutVersion changes when an older demo directory can no longer be used.
 const layoutVersion = 1
@@ -78,6 +101,9 @@ const (
 
 // Plan makes a layout out of options.
 func Plan(dir string, o Options) (*Layout, error) {
+	if len(o.Hosts) > 0 {
+		o.Nodes = len(o.Hosts)
+	}
 	if o.Nodes == 0 {
 		o.Nodes = 3
 	}
@@ -107,10 +133,16 @@ func Plan(dir string, o Options) (*Layout, error) {
 		return nil, fmt.Errorf("--offset %d: want 0 to 40000", o.Offset)
 	}
 	l := &Layout{Version: layoutVersion, Scope: "demo", TTL: o.TTL, Sync: o.Sync, BinDir: o.BinDir, dir: dir,
-		Router: Router{Write: o.WritePort, Read: o.ReadPort, Status: baseStatus + o.Offset}}
+		Router: Router{Host: o.RouterHost, Write: o.WritePort, Read: o.ReadPort, Status: baseStatus + o.Offset}}
 	for i := range o.Nodes {
 		l.Nodes = append(l.Nodes, Node{Name: "pg" + strconv.Itoa(i+1), PostgreSQL: basePostgreSQL + o.Offset + i, Rest: baseRest + o.Offset + i,
 			Peer: basePeer + o.Offset + i, EtcdClient: baseEtcdClient + o.Offset + i, EtcdPeer: baseEtcdPeer + o.Offset + i})
+	}
+	for i, h := range o.Hosts {
+		if net.ParseIP(h) == nil {
+			return nil, fmt.Errorf("host %q of node %d is not an IP address", h, i+1)
+		}
+		l.Nodes[i].Host = h
 	}
 	seen := map[int]string{}
 	for _, p := range l.Ports() {
@@ -241,9 +273,17 @@ func (l *Layout) Write(exe string, own Owner) error {
 	if _, _, err := pki.WriteCA(l.Path("pki"), ca, -1, -1); err != nil {
 		return err
 	}
-	lo := []net.IP{net.ParseIP(host), net.IPv6loopback}
+	ips := []net.IP{net.ParseIP(loopback), net.IPv6loopback}
+	if r := net.ParseIP(l.Router.Host); r != nil {
+		ips = append(ips, r) // what the router passes on answers under its address
+	}
+	for _, n := range l.Nodes {
+		if ip := net.ParseIP(n.Host); ip != nil {
+			ips = append(ips, ip)
+		}
+	}
 	for _, name := range append(l.names(), "router", "ctl") {
-		leaf, err := ca.Issue(pki.Request{CommonName: name, Names: []string{"localhost", name}, IPs: lo, Client: true, Server: true})
+		leaf, err := ca.Issue(pki.Request{CommonName: name, Names: []string{"localhost", name}, IPs: ips, Client: true, Server: true})
 		if err != nil {
 			return err
 		}
@@ -339,11 +379,11 @@ func newSecrets() (secrets, error) {
 	return s, nil
 }
 
-// Taken are the ports that somebody else listens on already.
+// Taken are the ports that somebody else listens on already, on the loopback address.
 func (l *Layout) Taken() []Port {
 	var out []Port
 	for _, p := range l.Ports() {
-		ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(host), uint16(p.Number))))
+		ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(loopback), uint16(p.Number))))
 		if err != nil {
 			out = append(out, p)
 			continue
