@@ -1,0 +1,165 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hathi-ha/hathi/internal/demo"
+	"github.com/hathi-ha/hathi/internal/process"
+)
+
+const (
+	sigstop = unix.SIGSTOP
+	sigcont = unix.SIGCONT
+)
+
+// TestStoreLost: etcd loses its majority, with and without failsafe.
+func TestStoreLost(t *testing.T) {
+	need(t, false)
+	c := up(t, demo.Options{Sync: "quorum"})
+	cut := func() (dead []string) {
+		dead = []string{"etcd-pg1", "etcd-pg2"}
+		c.kill(dead...)
+		return dead
+	}
+	var lead string
+	var pid int
+	lives := func() error {
+		if p, err := process.Find(pid); err != nil || p.Dead() {
+			return fmt.Errorf("the postmaster of %s is gone", lead)
+		}
+		return nil
+	}
+	recovered := func(w *writers) {
+		c.t.Helper()
+		c.healthy(c.names()...)
+		w.more(100)
+		w.safe()
+		c.same(c.names()...)
+	}
+	follows := func(n string, w *writers) {
+		c.t.Helper()
+		read := func() string {
+			out, err := c.super(n, "select pg_last_wal_receive_lsn()")
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			return out
+		}
+		at := read()
+		w.more(50)
+		c.await(10*time.Second, n+" goes on following", func() error {
+			if read() == at {
+				return errors.New("still at " + at)
+			}
+			return nil
+		})
+	}
+	c.sub(t, "failsafe: the primary stays while all members promise", func() {
+		lead, pid = c.leader(), c.postmaster(c.leader())
+		w := c.write(2)
+		dead := cut()
+		c.stays(3*c.l.TTL, "PostgreSQL stays", lives)
+		w.more(100)
+		for _, n := range c.others(lead) {
+			follows(n, w)
+		}
+		c.start(dead...)
+		recovered(w)
+		if got := c.postmaster(lead); got != pid {
+			t.Errorf("got postmaster %d on %s, want %d as before", got, lead, pid)
+		}
+	})
+	c.sub(t, "failsafe: a member lost, fenced", func() {
+		lead, pid = c.leader(), c.postmaster(c.leader())
+		w := c.write(2)
+		c.remember(lead)
+		dead := cut()
+		c.stays(2*c.l.TTL, "PostgreSQL stays", lives)
+		gone := "agent-" + c.others(lead)[0]
+		c.kill(gone)
+		c.await(30*time.Second, "the primary is fenced", func() error { return inverse(lives(), "it lives") })
+		c.start(append(dead, gone)...)
+		recovered(w)
+	})
+	c.sub(t, "no failsafe: fenced, and back with the store", func() {
+		c.must("edit-config", "-s", "failsafe_mode=false", "--force")
+		lead, pid = c.leader(), c.postmaster(c.leader())
+		w := c.write(2)
+		c.remember(lead)
+		c.stays(time.Second, "PostgreSQL stays while the members read the configuration", lives)
+		replica := c.others(lead)[0]
+		standby := c.postmaster(replica)
+		dead := cut()
+		c.await(30*time.Second, "the primary is fenced", func() error { return inverse(lives(), "it lives") })
+		if got := c.postmaster(replica); got != standby {
+			t.Errorf("got postmaster %d on the replica %s, want %d as before", got, replica, standby)
+		}
+		if _, err := c.exec(c.l.WriteURI(), "select 1"); err == nil {
+			t.Error("got an answer on the write port while nobody leads, want none")
+		}
+		c.start(dead...)
+		recovered(w)
+	})
+}
+
+func inverse(err error, text string) error {
+	if err != nil {
+		return nil
+	}
+	return errors.New(text)
+}
+
+// TestAllOff: everything dies at once, and the nodes come back in several orders.
+func TestAllOff(t *testing.T) {
+	need(t, false)
+	c := up(t, demo.Options{Sync: "quorum"})
+	for _, order := range [][]int{{1, 2, 0}, {0, 1, 2}, {2, 1, 0}} {
+		c.sub(t, fmt.Sprint("order ", order), func() {
+			// The leader first in the list of nodes, so that an order says when it returns.
+			lead := c.leader()
+			nodes := append([]string{lead}, c.others(lead)...)
+			w := c.write(4)
+			w.more(100)
+			c.powerOff(nodes...)
+			w.end()
+			// Two nodes are a majority of etcd and of the quorum; the third comes late.
+			c.startNode(nodes[order[0]])
+			c.stays(time.Second, "one node of three does not lead", func() error {
+				if n, err := c.leads(); err == nil {
+					return errors.New(n + " leads")
+				}
+				return nil
+			})
+			c.startNode(nodes[order[1]])
+			c.leader()
+			c.healthy(nodes[order[0]], nodes[order[1]])
+			c.startNode(nodes[order[2]])
+			c.healthy(c.names()...)
+			w.safe()
+			c.same(c.names()...)
+		})
+	}
+	c.sub(t, "the primary and one standby stay away: read-only, and it says why", func() {
+		lead := c.leader()
+		rest := c.others(lead)
+		w := c.write(2)
+		c.powerOff(lead, rest[0])
+		w.end()
+		c.stays(2*c.l.TTL, "the last node does not lead", func() error {
+			if got, err := c.super(rest[1], "select pg_is_in_recovery()"); err != nil || got != "t" {
+				return fmt.Errorf("in recovery: %q, %v", got, err)
+			}
+			return nil
+		})
+		c.startNode(rest[0])
+		c.newLeader(lead)
+		c.startNode(lead)
+		c.healthy(c.names()...)
+		w.safe()
+	})
+}
