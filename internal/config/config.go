@@ -128,11 +128,11 @@ type Ctl struct {
 	Authentication Login `yaml:"authentication"`
 }
 
-// Watchdog is the kernel device that resets a machine whose agent does not run any more.
+// Watchdog is Patroni's section for the kernel's watchdog device, which this release does not use.
 type Watchdog struct {
-	// Mode is off, automatic (used where there is one) or required (a node without one never leads).
+	// Mode is off, automatic or required. None has an effect; required is refused.
 	Mode string `yaml:"mode" default:"automatic" enum:"off,automatic,required"`
-	// Device is the path of the watchdog.
+	// Device is the path of the watchdog. It has no effect.
 	Device string `yaml:"device" default:"/dev/watchdog"`
 	// SafetyMargin is how many seconds before the end of the lease the watchdog fires; -1 for half
 	// of the lease.
