@@ -68,6 +68,7 @@ type Leadership struct {
 	rev       int64
 	ttl       time.Duration
 	fenceAt   time.Duration
+	ladder    time.Duration // the lease duration that the guardian's ladder was made for
 	vouched   time.Duration
 	lost      string
 	status    []byte // to be written with the next renewal
@@ -212,7 +213,7 @@ func (l *Leadership) Take(ctx context.Context, e ha.TakeLock, initializeRev int6
 	}
 	l.mu.Lock()
 	l.held, l.everHeld, l.lost, l.failsafe, l.lastErr = true, true, "", false, nil
-	l.lock, l.rev, l.ttl = lock, res.Revision, ttl
+	l.lock, l.rev, l.ttl, l.ladder = lock, res.Revision, ttl, ttl
 	l.fenceAt, l.vouched, l.confirmed = lease.FenceAt(t0, ttl), t0+ttl, t0
 	l.sentSt, l.status = "", nil
 	l.mu.Unlock()
@@ -251,6 +252,7 @@ func (l *Leadership) Resume(ctx context.Context, v cluster.View) error {
 	l.held, l.everHeld, l.lost = true, true, ""
 	l.lock, l.rev, l.ttl = v.Lock, v.LockRev, time.Duration(v.Lock.TTL)*time.Millisecond
 	l.fenceAt, l.vouched = deadline, now+l.ttl
+	l.ladder = noFence // not known
 	if v.Lock.Paused && deadline == 0 {
 		l.fenceAt = noFence
 	}
@@ -319,13 +321,22 @@ func (l *Leadership) writeOnce(ctx context.Context, change func(*cluster.Lock), 
 	t0 := l.now()
 	next, rev, ttl := l.lock, l.rev, l.ttl
 	before := l.fenceAt
-	l.mu.Unlock()
 	next.Seq++
 	// A shorter lease is announced only once the fence in force is within it: whoever sees the lock
 	// now waits no longer than it says.
 	if ms := ttl.Milliseconds(); ms >= next.TTL || lease.FenceAt(t0, ttl) >= before {
 		next.TTL = ms
 	}
+	announced := time.Duration(next.TTL) * time.Millisecond
+	if announced < l.ladder && before < noFence {
+		// The guardian's ladder has to end within the shorter lease before anybody counts on it.
+		if _, err := l.guard.Arm(before, lease.LadderFor(announced)); err != nil {
+			l.mu.Unlock()
+			return fmt.Errorf("shorten the guardian's ladder: %w", err)
+		}
+		l.ladder = announced
+	}
+	l.mu.Unlock()
 	if next.Instance == "" {
 		next.Instance = l.instance() // a bootstrap takes the lock before there is a directory
 	}
@@ -438,7 +449,7 @@ func (l *Leadership) Pause(ctx context.Context, paused bool) error {
 			return err
 		}
 		l.mu.Lock()
-		l.fenceAt = lease.FenceAt(now, ttl)
+		l.fenceAt, l.ladder = lease.FenceAt(now, ttl), ttl
 		l.mu.Unlock()
 		return l.Write(ctx, func(k *cluster.Lock) { k.Paused = false }, nil)
 	}

@@ -26,7 +26,7 @@ type guardian struct {
 	generation, ack int64
 	ladder          lease.Ladder
 	began, fencedAt time.Duration
-	sent            int // rungs sent in this fence
+	sent, sentLife  int // the last rung of this fence, and the postmaster that it went to
 
 	running  bool
 	frozen   bool
@@ -113,8 +113,8 @@ func (g *guardian) loop() {
 			g.m.pg.fenced = true
 			return
 		}
-		if step > g.sent {
-			g.sent = step
+		if step > g.sent || g.sentLife != g.m.pg.life || step == 3 {
+			g.sent, g.sentLife = step, g.m.pg.life
 			g.m.w.tracef(g.m, "guardian: %s", [...]string{"", "fast shutdown", "immediate shutdown", "kill"}[step])
 			switch step {
 			case 1:
