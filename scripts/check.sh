@@ -10,8 +10,9 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 # plain are the packages whose tests compute so much that the race detector, ten times slower, is not
-# affordable on every change. Patterns for grep -E, matched against the import path.
-plain='/internal/sim($|/)|/test/'
+# affordable on every change: pure decisions, in which no two goroutines share anything, and whole
+# clusters. A pattern for grep -E, matched against the import path.
+plain='/internal/(ha|quorum|sim)($|/)|/test/'
 
 # begin and step name what runs, so that a long log can be read.
 began=$(date +%s)
@@ -56,15 +57,16 @@ if [ "$mode" = short ]; then
 	exit 0
 fi
 
+# From here on a failure does not hide the next one: each step takes minutes.
+failed=
 step 'staticcheck'
-go tool staticcheck ./...
+go tool staticcheck ./... || failed="$failed staticcheck"
 
 # The time limits end what hangs; they measure nothing. Results are not taken from the cache, because
 # many tests rest on PostgreSQL, of which the cache knows nothing.
 all=$(go list ./...)
 raced=$(say "$all" | grep -Ev "$plain" || true)
 rest=$(say "$all" | grep -E "$plain" || true)
-failed=
 race=-race
 if ! scripts/ensure-compiler.sh; then
 	say 'The tests run without the race detector.'
@@ -73,12 +75,12 @@ fi
 if [ -n "$raced" ]; then
 	step "go test $race, most packages"
 	# shellcheck disable=SC2086 # lists of packages
-	go test $race -vet=off -count=1 -timeout 15m $raced || failed=1
+	go test $race -vet=off -count=1 -timeout 15m $raced || failed="$failed tests"
 fi
 if [ -n "$rest" ]; then
 	step 'go test, packages that compute much'
 	# shellcheck disable=SC2086
-	CGO_ENABLED=0 go test -vet=off -count=1 -timeout 15m $rest || failed=1
+	CGO_ENABLED=0 go test -vet=off -count=1 -timeout 15m $rest || failed="$failed tests"
 fi
-[ -z "$failed" ] || die "tests failed; the lines that begin with --- FAIL or FAIL above say which"
+[ -z "$failed" ] || die "failed:$failed (tests: the lines above that begin with --- FAIL or FAIL say which)"
 step 'passed'
