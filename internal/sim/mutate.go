@@ -23,6 +23,9 @@ type Mutation struct {
 	// to find nothing.
 	Redundant string
 
+	// Within is how many histories find it.
+	Within uint64
+
 	// What histories look like in which the rule matters; nil and 0: like all others.
 	doc   map[string]any
 	menu  []string
@@ -89,7 +92,7 @@ func (x *Mutation) peers(m *machine, p node.Peers) node.Peers {
 // Mutations are the safety rules that can be switched off. For each of them the simulator has to
 // find a history that breaks a promise: TestMutations.
 func Mutations() []Mutation {
-	return []Mutation{
+	list := []Mutation{
 		{Name: "no-fence", Text: "the guardian never fences: it is armed for a day",
 			doc: asyncDoc, menu: asyncMenu, nodes: 3,
 			wrapGuard: func(_ *machine, g node.Guardian) node.Guardian { return lateGuardian{g, 24 * time.Hour, nil} }},
@@ -153,6 +156,10 @@ func Mutations() []Mutation {
 			doc: asyncDoc, menu: asyncMenu, nodes: 3,
 			wrapDB: func(m *machine, d node.Database) node.Database { return lazyKill{d, m} }},
 	}
+	for i := range list {
+		list[i].Within = 2000
+	}
+	return list
 }
 
 // Surroundings in which a rule matters.
@@ -164,7 +171,7 @@ var (
 	asyncDoc  = map[string]any{"synchronous_mode": false, "failsafe_mode": false, "ttl": 6, "maximum_lag_on_failover": 1 << 20}
 	asyncMenu = []string{"cut off from everything", "cut off from the store", "agent killed", "agent frozen", "postmaster stopped", "switchover",
 		"last answer late, agent lost, postmaster stopped", "restart asked for", "agent told to end"}
-	revokeMenu   = []string{"agent and guardian frozen", "agent and guardian frozen", "machine frozen", "agent killed, restarted at once", "cut off from everything", "cut off from replication", "power cut"}
+	revokeMenu   = []string{"slow way to the store", "store slow", "agent and guardian frozen", "agent and guardian frozen", "machine frozen", "agent killed, restarted at once", "cut off from everything", "cut off from replication", "power cut"}
 	failsafeDoc  = map[string]any{"failsafe_mode": true, "synchronous_mode": false, "maximum_lag_on_failover": 1 << 20}
 	failsafeMenu = []string{"cut off from everything", "cut off from the store", "answers of the store do not arrive", "store down", "one way cut", "agent frozen"}
 )
