@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hathi-ha/hathi/internal/demo"
+	"github.com/hathi-ha/hathi/internal/guardian"
 	"github.com/hathi-ha/hathi/internal/postgres"
 	"github.com/hathi-ha/hathi/internal/supervise"
 	"github.com/hathi-ha/hathi/internal/term"
@@ -395,7 +396,19 @@ func (d *demoCmd) destroy(ctx context.Context) error {
 
 // endLeftovers ends what a killed demo left running in its data directories.
 func (d *demoCmd) endLeftovers(ctx context.Context, l *demo.Layout) error {
+	who, err := demoUser()
+	if err != nil {
+		return err
+	}
+	uid := who.uid()
+	if uid < 0 {
+		uid = os.Geteuid()
+	}
 	for _, n := range l.Nodes {
+		// A guardian leaves when its state file is gone and it is not armed.
+		state := guardian.StatePathOf(uid, l.DataDir(n.Name))
+		defer os.Remove(state)
+		defer os.Remove(state + ".lock")
 		s := postgres.New(postgres.Config{DataDir: l.DataDir(n.Name), Logger: slog.New(slog.DiscardHandler)})
 		kctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		err := s.KillAll(kctx)

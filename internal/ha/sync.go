@@ -1,6 +1,7 @@
 package ha
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/cluster"
@@ -74,9 +75,11 @@ func (d *decider) syncTarget() quorum.Target {
 	seen := map[string]bool{}
 	add := func(name string, streaming bool, flushed cluster.LSN) {
 		m, ok := d.Store.View.Member(name)
-		if !ok {
+		if !ok && !d.Store.View.Sync.Has(name) && !slices.Contains(d.DB.Rule.Names, name) {
 			return // not a member of ours, or gone for longer than its lease
 		}
+		// One of the present standbys counts without its key too: after an outage of the store the keys
+		// of all members are gone for a moment, while they stream as ever.
 		prio := m.Tags.SyncPriority()
 		if m.Tags.NoStream() {
 			prio = 0

@@ -67,6 +67,7 @@ type Instance struct {
 		status       postgres.Status
 		streamedAt   time.Duration
 		movedAt      time.Duration
+		prunedAt     time.Duration
 		history      cluster.History
 		historyOf    uint32
 		control      postgres.ControlData
@@ -103,6 +104,7 @@ var _ node.Database = (*Instance)(nil)
 func New(c Config) *Instance {
 	i := &Instance{c: c, pg: c.Server, exited: make(chan struct{}, 1)}
 	i.ctx, i.cancel = context.WithCancel(context.Background())
+	i.last.prunedAt = c.Now()
 	return i
 }
 

@@ -136,6 +136,29 @@ func (i *Instance) answered(st postgres.Status, now time.Duration) {
 		i.last.streamedAt = now
 	}
 	i.history(st.Timeline)
+	if st.Receiver.Streaming() && now-i.last.prunedAt > pruneEvery {
+		i.last.prunedAt = now
+		i.wg.Go(i.prune)
+	}
+}
+
+// pruneEvery is how often old set-aside directories are looked for, and how long after a start of this
+// process at the earliest.
+const pruneEvery = 10 * time.Minute
+
+// keptAsides is how many set-aside data directories are kept.
+const keptAsides = 2
+
+// prune deletes set-aside directories beyond the newest ones. It runs only while this node streams: its
+// own data directory is then a proven copy.
+func (i *Instance) prune() {
+	gone, err := i.pg.PruneAside(keptAsides)
+	if err != nil {
+		i.c.Log.Warn("old set-aside data directories could not be deleted", "err", err)
+	}
+	for _, path := range gone {
+		i.c.Log.Warn("old set-aside data directory deleted", "path", path, "kept", keptAsides)
+	}
 }
 
 // fill writes the last answer into an observation.

@@ -269,7 +269,7 @@ var errRefused = errors.New("refused")
 func (n *Node) perform(ctx context.Context, o ha.Observation, d ha.Decision) error {
 	for _, e := range d.Effects {
 		if err := n.effect(ctx, o, e); err != nil {
-			return fmt.Errorf("%s: %w", e, err)
+			return err // it says itself what was attempted
 		}
 	}
 	return nil
