@@ -107,6 +107,7 @@ func (x *api) metrics(st *node.Status) []rest.Metric {
 		gauge("hathi_epoch", "Epoch of the lock as this node last saw it.", float64(st.O.Store.View.Lock.Epoch)),
 		gauge("hathi_lease_remaining_seconds", "Time until the guardian fences PostgreSQL unless the lease is renewed; 0 without the lock.", left),
 		gauge("hathi_guardian_alive", "Whether the guardian's heartbeat is fresh.", b(x.guard.Alive(now))),
+		{Name: "hathi_failover_missing_bytes_total", Help: "WAL that former leaders had published and this node did not have when it took over.", Counter: true, Value: float64(st.Behind)},
 		gauge("hathi_store_reachable", "Whether the store answered lately.", b(st.O.Store.Reachable)),
 	}
 }

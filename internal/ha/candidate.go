@@ -88,7 +88,7 @@ func (d *decider) candidateDown() Decision {
 
 func (d *decider) take() TakeLock {
 	v := d.Store.View
-	return TakeLock{Epoch: v.Lock.Epoch + 1, LockRev: v.LockRev, SyncRev: v.SyncRev, Timeline: v.Lock.Timeline}
+	return TakeLock{Epoch: v.Lock.Epoch + 1, LockRev: v.LockRev, SyncRev: v.SyncRev, Timeline: v.Lock.Timeline, Behind: d.DB.LSN.Behind(v.Status.Optime)}
 }
 
 // grace is how long a better or preferred candidate may let the others wait.

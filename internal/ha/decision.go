@@ -71,7 +71,10 @@ type Revoke struct {
 // TakeLock takes the lock for epoch Epoch, comparing the revisions of the lock and of /sync (and
 // that /initialize is absent, for a bootstrap) with those that the decision rested on.
 type TakeLock struct {
-	Epoch     uint64
+	Epoch uint64
+	// Behind is how many bytes of WAL before the last position that the former leader published this
+	// node ends: what is lost at least, unless that node comes back. Its last moments may add to it.
+	Behind    int64
 	LockRev   int64
 	SyncRev   int64
 	Timeline  uint32 // carried over from the lock that is replaced

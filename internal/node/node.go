@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/cluster"
@@ -80,6 +81,8 @@ type Node struct {
 	probeMu  sync.Mutex
 	probed   string // the holder and epoch that answeredAt is about
 	answered time.Duration
+
+	behind atomic.Int64 // bytes that former leaders had published and this node did not have when it took over
 
 	wake chan struct{}
 	pub  publication
@@ -312,6 +315,10 @@ func (n *Node) effect(ctx context.Context, o ha.Observation, e ha.Effect) error 
 		defer taken()
 		err = n.c.Lead.Take(quick, e, view.InitializeRev, view.Status, settings.TTL, n.member.lease)
 		n.refresh(quick)
+		if err == nil && e.Behind > 0 {
+			n.behind.Add(e.Behind)
+			n.c.Log.Warn("the former leader had published WAL that is not here", "bytes", e.Behind, "epoch", e.Epoch, "acknowledged_may_be_lost", view.Sync.Empty())
+		}
 		return err
 	case ha.ResumeLock:
 		return n.c.Lead.Resume(quick, view)

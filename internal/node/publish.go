@@ -24,6 +24,9 @@ type Status struct {
 	Member     cluster.Member
 	Progress   string
 	StoreAt    time.Duration // last sign of life of the store
+	// Behind are the bytes of WAL, over all take-overs of this process, that the former leader had
+	// published and this node did not have.
+	Behind int64
 }
 
 type publication struct {
@@ -51,7 +54,7 @@ func (n *Node) publish(ctx context.Context, o ha.Observation, d ha.Decision) {
 	until, held := n.c.Lead.Held()
 	m := n.memberOf(o, d, held)
 	st := &Status{At: n.c.Now(), O: o, D: d, Detail: n.c.DB.Detail(), LeaseUntil: until, Held: held,
-		Failsafe: n.c.Lead.Failsafe(), Member: m, Progress: n.c.DB.Progress(), StoreAt: n.c.Feed.ContactAt()}
+		Failsafe: n.c.Lead.Failsafe(), Member: m, Progress: n.c.DB.Progress(), StoreAt: n.c.Feed.ContactAt(), Behind: n.behind.Load()}
 	n.pub.status.Store(st)
 	next := make(chan struct{})
 	close(*n.pub.changed.Swap(&next))
