@@ -217,3 +217,9 @@ func segments(pid int) []string {
 	}
 	return out
 }
+
+// postgresLives says whether a pid is a living process, not one that waits to be reaped.
+func postgresLives(pid int) bool {
+	p, err := process.Find(pid)
+	return err == nil && !p.Dead()
+}

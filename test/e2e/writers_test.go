@@ -44,7 +44,7 @@ type writers struct {
 }
 
 // clientBound is how long a client waits for an answer before it gives up: nobody may hang.
-const clientBound = 20 * time.Second
+const clientBound = 45 * time.Second
 
 const insert = `insert into e2e values ($1) returning ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int, inet_server_port()`
 
