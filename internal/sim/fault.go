@@ -190,6 +190,29 @@ var faults = []fault{
 			})
 		})
 	}},
+	{"a standby back for a moment, then the leader lost", func(w *world, m *machine, d time.Duration) {
+		lead := w.machine(w.check.lock.Node)
+		if lead == nil || lead == m {
+			return
+		}
+		away, back, then := w.between(7*time.Second, 10*time.Second), w.between(100*time.Millisecond, 700*time.Millisecond), w.between(time.Second, 4*time.Second)
+		w.isolate(m, true, planeRepl)
+		w.after(away, func() { w.isolate(m, false, planeRepl) })
+		w.after(away+back, func() { w.isolate(m, true, planeRepl) })
+		w.after(away+back+then, func() {
+			w.isolate(m, false, planeRepl)
+			if !lead.on {
+				return
+			}
+			w.tracef(lead, "*** power cut, the last part")
+			lead.powerOff()
+			w.after(d+5*time.Second, func() {
+				if !lead.gone && !lead.on {
+					lead.boot()
+				}
+			})
+		})
+	}},
 	{"switchover", func(w *world, m *machine, d time.Duration) { w.switchover(m) }},
 	{"failover ordered", func(w *world, m *machine, d time.Duration) {
 		w.request(cluster.FailoverRequest{Candidate: m.name})

@@ -53,7 +53,6 @@ type world struct {
 		rev   int64
 		state cluster.SyncState
 	}
-	lockRev int64
 }
 
 func newWorld(seed uint64, o Options) *world {
