@@ -25,6 +25,8 @@ type Guardian interface {
 	// Deadline is the one in force, 0 for none.
 	Deadline() time.Duration
 	Fenced() (at time.Duration, ok bool)
+	// Fencing says that a deadline has passed, whether or not the work is done (then Fenced is true too).
+	Fencing() bool
 	Alive(now time.Duration) bool
 }
 
@@ -91,7 +93,10 @@ func (l *Leadership) Lease(v cluster.View) ha.Lease {
 	defer l.mu.Unlock()
 	l.expire()
 	now := l.now()
-	out := ha.Lease{Held: l.held, Epoch: l.lock.Epoch, Ready: l.lock.Ready, FenceAt: l.fenceAt, Lost: l.lost, GuardianAlive: l.guard.Alive(now)}
+	// While it is ending PostgreSQL it cannot be armed: a lock that is taken now would be lost at once.
+	_, done := l.guard.Fenced()
+	ready := l.guard.Alive(now) && (done || !l.guard.Fencing())
+	out := ha.Lease{Held: l.held, Epoch: l.lock.Epoch, Ready: l.lock.Ready, FenceAt: l.fenceAt, Lost: l.lost, GuardianAlive: ready}
 	if !l.held {
 		out.Epoch, out.Ready = 0, false
 		out.FenceAt = l.guard.Deadline()
@@ -299,6 +304,11 @@ func (l *Leadership) Write(ctx context.Context, change func(*cluster.Lock), ifs 
 		return fmt.Errorf("write under the lock: %w", err)
 	}
 	defer l.releaseOp()
+	return l.write(ctx, change, ifs, ops)
+}
+
+// write is Write for a caller that has the right to talk to the store.
+func (l *Leadership) write(ctx context.Context, change func(*cluster.Lock), ifs []dcs.Cond, ops []dcs.Op) error {
 	// A lost reply leaves the store one write ahead of us: the first try then fails and shows our
 	// own lock, and the second one compares with that.
 	for try := 0; ; try++ {
@@ -404,6 +414,12 @@ func (l *Leadership) lose(why string) {
 // extend moves the deadline after a renewal that was sent at t0 and confirmed. mu is held.
 func (l *Leadership) extend(t0 time.Duration) error {
 	if l.lock.Paused {
+		// Here and not in Pause: the write that paused may have lost its reply, or be of a process
+		// that ended before it put the fence down.
+		if err := l.guard.Disarm(); err != nil {
+			l.drop("the guardian's deadline passed before the pause was confirmed")
+			return fmt.Errorf("put the fence down: %w", err)
+		}
 		l.fenceAt, l.confirmed = noFence, t0
 		return nil
 	}
@@ -411,6 +427,9 @@ func (l *Leadership) extend(t0 time.Duration) error {
 	if !l.guard.Extend(at) {
 		l.drop("the guardian's deadline passed before the renewal was confirmed")
 		return fmt.Errorf("renew the lease: %w", ErrNotHeld)
+	}
+	if l.fenceAt == noFence {
+		l.fenceAt = at // a pause is over
 	}
 	l.fenceAt, l.confirmed = max(l.fenceAt, at), t0
 	return nil
@@ -435,6 +454,12 @@ func (l *Leadership) Confirm(t0 time.Duration) bool {
 
 // Pause puts the fence down, or takes it up again.
 func (l *Leadership) Pause(ctx context.Context, paused bool) error {
+	// Held throughout: a renewal in between, of a lock that still says paused, would put the fence down
+	// again that is just taken up.
+	if err := l.acquireOp(ctx); err != nil {
+		return fmt.Errorf("pause or resume the lock: %w", err)
+	}
+	defer l.releaseOp()
 	if !paused {
 		l.mu.Lock()
 		ttl := l.ttl
@@ -451,12 +476,9 @@ func (l *Leadership) Pause(ctx context.Context, paused bool) error {
 		l.mu.Lock()
 		l.fenceAt, l.ladder = lease.FenceAt(now, ttl), ttl
 		l.mu.Unlock()
-		return l.Write(ctx, func(k *cluster.Lock) { k.Paused = false }, nil)
+		return l.write(ctx, func(k *cluster.Lock) { k.Paused = false }, nil, nil)
 	}
-	if err := l.Write(ctx, func(k *cluster.Lock) { k.Paused = true }, nil); err != nil {
-		return err
-	}
-	return l.guard.Disarm()
+	return l.write(ctx, func(k *cluster.Lock) { k.Paused = true }, nil, nil)
 }
 
 // Release gives the lock back. The caller has made sure that PostgreSQL acknowledges nothing any

@@ -183,6 +183,9 @@ func (g *guardian) Fenced() (time.Duration, bool) {
 	return g.fencedAt, g.deadline == claimed && g.fencedAt != 0
 }
 
+// Fencing implements node.Guardian.
+func (g *guardian) Fencing() bool { return g.deadline == claimed }
+
 // Alive implements node.Guardian.
 func (g *guardian) Alive(now time.Duration) bool {
 	if g.healthy() {
