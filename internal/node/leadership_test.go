@@ -40,7 +40,7 @@ func (f *fence) Extend(at time.Duration) bool {
 func (f *fence) Disarm() error                 { f.deadline = 0; return nil }
 func (f *fence) Deadline() time.Duration       { return f.deadline }
 func (f *fence) Fenced() (time.Duration, bool) { return 0, false }
-func (f *fence) Fencing() bool                { return false }
+func (f *fence) Fencing() bool                 { return false }
 func (f *fence) Alive(time.Duration) bool      { return true }
 
 // bench is a leadership on a store in memory, with a clock that stands still unless moved.
