@@ -35,12 +35,12 @@ type hathi struct {
 	lock   *recorder
 }
 
-// newHathi plans a cluster. sync is quorum or off; k is its network.
-func newHathi(k int, dir, exe, pgBin string, u *user, ttl time.Duration, sync string) (*hathi, error) {
+// newHathi plans a cluster of nodes nodes. sync is quorum or off; k is its network.
+func newHathi(k, nodes int, dir, exe, pgBin string, u *user, ttl time.Duration, sync string) (*hathi, error) {
 	mode := map[string]string{"off": "async", "quorum": "quorum"}[sync]
 	h := &hathi{base: base{title: fmt.Sprintf("hathi %s ttl %d", mode, int(ttl.Seconds())), dir: dir, user: u, binDir: pgBin}}
-	if err := h.makeHosts(k); err != nil {
-		return nil, err
+	if err := h.makeHosts(k, nodes); err != nil {
+		return h, err
 	}
 	var ips []string
 	for _, n := range h.names {

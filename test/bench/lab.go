@@ -235,6 +235,12 @@ func newClientHost(name, addr string) (*host, error) {
 	return h, ip("-n", clientNS, "addr", "add", addr+"/24", "dev", "br0")
 }
 
+// newHostless is a cgroup in the clients' namespace, without an address.
+func newHostless(name string) (*host, error) {
+	cg, err := newCgroup(name)
+	return &host{name: name, ns: clientNS, cg: cg, procs: map[string]*proc{}}, err
+}
+
 // cut pulls the cable, plug puts it back.
 func (h *host) cut() error  { return ip("-n", clientNS, "link", "set", h.veth, "down") }
 func (h *host) plug() error { return ip("-n", clientNS, "link", "set", h.veth, "up") }

@@ -54,7 +54,7 @@ func (m landmarks) phases() phases {
 }
 
 // phases of hathi come from the lock in the store and from the agents' journals.
-func (h *hathi) phases(old string, began, begin, write time.Duration) phases {
+func (h *hathi) phases(f fault, old string, began, begin, write time.Duration) phases {
 	m := landmarks{begin: begin, write: write}
 	rel := func(at time.Duration) string { return fmt.Sprintf("%+.3f", (at - began).Seconds()) }
 	type note struct {
@@ -89,11 +89,12 @@ func (h *hathi) phases(old string, began, begin, write time.Duration) phases {
 			if d.Boottime > write+time.Second {
 				continue
 			}
-			if m.take == 0 || d.Boottime < m.take {
+			// What a node decides that nobody can hear helps nobody else.
+			if cut := n == old && (f == cable || f == power); !cut && (m.take == 0 || d.Boottime < m.take) {
 				if m.first == 0 || d.Boottime < m.first {
 					m.first = d.Boottime
 				}
-				if d.State == "candidate" && (m.stand == 0 || d.Boottime < m.stand) {
+				if d.State == "candidate" && !strings.HasPrefix(d.What, "stop receiving") && (m.stand == 0 || d.Boottime < m.stand) {
 					m.stand = d.Boottime
 				}
 			}

@@ -113,10 +113,13 @@ func figures(all []round) []figure {
 }
 
 func (b *bench) report(w io.Writer) {
+	fmt.Fprintf(w, "\n%s\n\n", machine())
+	for _, l := range b.lines {
+		defer fmt.Fprintf(w, "\n%s, %s: %s\n", l.System, l.What, l.Text)
+	}
 	if len(b.all) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\n%s\n\n", machine())
 	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
 	fmt.Fprintln(t, "| system\t| event\t| n\t| outage median\t| p95\t| max\t| errors\t| lost\t| order\t| rejoin median / max\t| detection\t| fencing\t| election\t| promotion\t| routing\t| load\t|")
 	fmt.Fprintln(t, "|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|")

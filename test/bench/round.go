@@ -66,6 +66,8 @@ type bench struct {
 	opts options
 	say  func(format string, args ...any)
 	all  []round
+	// lines are the figures that are not of rounds.
+	lines []line
 }
 
 // play is one round against a system. An error ends the run of this system.
@@ -151,7 +153,7 @@ func (b *bench) play(ctx context.Context, s system, f fault, n int) (*round, err
 		if f == switchover {
 			begin = max(began, v.begin)
 		}
-		p := s.phases(old, began, begin, end)
+		p := s.phases(f, old, began, begin, end)
 		r.Phases = &p
 	}
 	if f == switchover {
@@ -222,7 +224,11 @@ func (b *bench) play(ctx context.Context, s system, f fault, n int) (*round, err
 
 // awaitWrites waits until the system writes again after the fault.
 func (b *bench) awaitWrites(ctx context.Context, s system, l *load, f fault, began time.Duration, oldTL string) error {
-	return until(ctx, s.longest(), 50*time.Millisecond, "writes after the fault", func(context.Context) error {
+	within := s.longest()
+	if f == sigstop {
+		within = min(within, time.Minute) // a postmaster that nobody misses by then is not missed at all
+	}
+	return until(ctx, within, 50*time.Millisecond, "writes after the fault", func(context.Context) error {
 		acks, fails := l.since(began)
 		newAt := firstOn(acks, oldTL)
 		hit := newAt > 0 || f == sigkill && len(fails) > 0 && len(acks) > 0 && acks[len(acks)-1].acked > fails[0].at
@@ -248,15 +254,25 @@ func (b *bench) awaitWrites(ctx context.Context, s system, l *load, f fault, beg
 
 // awaitRejoin waits until the old primary streams from the new one.
 func (b *bench) awaitRejoin(ctx context.Context, s system, old string, can time.Duration, r *round) error {
+	var leads time.Duration // since when the old primary is shown as the primary again
 	err := until(ctx, 2*time.Minute, 40*time.Millisecond, old+" streaming again", func(ctx context.Context) error {
 		p, err := s.primary(ctx)
 		if err != nil {
+			leads = 0
 			return err
 		}
 		r.Next = p
 		if p == old {
+			// It may have been promoted again in its place, or not have heard yet that it is not.
+			if leads == 0 {
+				leads = boottime.Now()
+			}
+			if boottime.Now()-leads < 5*time.Second {
+				return fmt.Errorf("%s is still shown as the primary", old)
+			}
 			return nil
 		}
+		leads = 0
 		have, err := streaming(ctx, s.directURI(p))
 		if err != nil {
 			return err

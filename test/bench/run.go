@@ -27,6 +27,9 @@ type options struct {
 	keep    bool
 	verbose bool
 	pgBin   string
+	// promotions and noise size the selections of these names.
+	promotions int
+	noise      time.Duration
 }
 
 // selections are what -what can name, and the clusters and faults that each stands for.
@@ -40,6 +43,9 @@ var selections = map[string][]plan{
 	"quorum":           {{6, "quorum", []fault{cable, power, sigkill, sigstop, switchover}}},
 }
 
+// extras are what -what can name besides: figures that are not of rounds.
+var extras = []string{"footprint", "promotions", "noise", "cost"}
+
 // plan is one cluster and what happens to it.
 type plan struct {
 	ttl    int
@@ -52,6 +58,8 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.IntVar(&o.rounds, "rounds", 10, "rounds per event")
 	what := f.String("what", "node-loss-async,node-loss-quorum,postmaster,switchover", "what to measure, with commas")
+	f.IntVar(&o.promotions, "promotions", 100, "how many promotions the selection promotions counts")
+	f.DurationVar(&o.noise, "noise", 10*time.Minute, "how long the selection noise goes on")
 	f.StringVar(&o.peer, "peer", "", "patroni: the same rounds against Patroni, etcd and HAProxy")
 	f.StringVar(&o.hathi, "hathi", "bin/hathi", "the program under test")
 	f.StringVar(&o.dir, "dir", "", "where data directories go (default: a new folder in /var/tmp, removed at the end)")
@@ -63,7 +71,11 @@ func parse(args []string) (options, error) {
 		return o, err
 	}
 	for _, w := range strings.Split(*what, ",") {
-		if _, ok := selections[w]; !ok {
+		if w == "all" {
+			o.what = append(append(o.what, "async", "node-loss-async", "quorum"), extras...)
+			continue
+		}
+		if _, ok := selections[w]; !ok && !slices.Contains(extras, w) {
 			return o, fmt.Errorf("-what %s: want some of %s", w, strings.Join(known(), ", "))
 		}
 		o.what = append(o.what, w)
@@ -83,7 +95,7 @@ func known() []string {
 		out = append(out, k)
 	}
 	slices.Sort(out)
-	return out
+	return append(append(out, extras...), "all")
 }
 
 // plans are the clusters that the selections need, each once.
@@ -155,9 +167,12 @@ func inside(ctx context.Context, args []string) (err error) {
 			}
 		}
 	}
+	if err := b.runExtras(ctx, u); err != nil {
+		b.say("%v", err)
+	}
 	b.report(os.Stdout)
 	if o.json != "" {
-		text, err := json.MarshalIndent(map[string]any{"machine": machine(), "rounds": b.all, "figures": figures(b.all)}, "", "  ")
+		text, err := json.MarshalIndent(map[string]any{"machine": machine(), "rounds": b.all, "figures": figures(b.all), "lines": b.lines}, "", "  ")
 		if err != nil {
 			return err
 		}
@@ -176,12 +191,23 @@ func (b *bench) runPlan(ctx context.Context, k int, p plan, u *user) (err error)
 			}
 		}
 	}()
-	h, err := newHathi(10*k+1, filepath.Join(b.opts.dir, fmt.Sprintf("hathi-%d-%s", p.ttl, p.sync)), b.opts.hathi, b.opts.pgBin, u, time.Duration(p.ttl)*time.Second, p.sync)
+	h, err := newHathi(10*k+1, 3, filepath.Join(b.opts.dir, fmt.Sprintf("hathi-%d-%s", p.ttl, p.sync)), b.opts.hathi, b.opts.pgBin, u, time.Duration(p.ttl)*time.Second, p.sync)
 	if h != nil {
 		systems = append(systems, h)
 	}
 	if err != nil {
 		return err
+	}
+	if b.opts.peer != "" && p.ttl != 3 {
+		for i, t := range []tuning{guideTuning, fastTuning} {
+			q, err := newPatroni(10*k+2+i, filepath.Join(b.opts.dir, fmt.Sprintf("patroni-%d-%s", t.ttl, p.sync)), b.opts.pgBin, u, t, p.sync != "off")
+			if q != nil {
+				systems = append(systems, q)
+			}
+			if err != nil {
+				return err
+			}
+		}
 	}
 	for _, s := range systems {
 		b.say("starting %s", s.name())
@@ -213,6 +239,64 @@ func (b *bench) runPlan(ctx context.Context, k int, p plan, u *user) (err error)
 				}
 			}
 		}
+	}
+	return nil
+}
+
+// runExtras measures what is not a matter of rounds.
+func (b *bench) runExtras(ctx context.Context, u *user) error {
+	var errs []error
+	for i, w := range extras {
+		if !slices.Contains(b.opts.what, w) || ctx.Err() != nil {
+			continue
+		}
+		k := 200 + 4*i
+		if err := b.runExtra(ctx, k, w, u); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", w, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (b *bench) runExtra(ctx context.Context, k int, w string, u *user) (err error) {
+	nodes, sync := 3, "quorum"
+	if w == "cost" {
+		nodes, sync = 1, "off"
+	}
+	h, err := newHathi(k, nodes, filepath.Join(b.opts.dir, w), b.opts.hathi, b.opts.pgBin, u, 6*time.Second, sync)
+	if h != nil {
+		defer func() { err = errors.Join(err, h.close()) }()
+	}
+	if err != nil {
+		return err
+	}
+	b.say("starting %s for %s", h.name(), w)
+	if err := h.start(ctx); err != nil {
+		return err
+	}
+	switch w {
+	case "footprint":
+		if err := b.footprint(ctx, h, h.proxy); err != nil || b.opts.peer == "" {
+			return err
+		}
+		p, err := newPatroni(k+1, filepath.Join(b.opts.dir, w+"-patroni"), b.opts.pgBin, u, guideTuning, false)
+		if p != nil {
+			defer p.close()
+		}
+		if err != nil {
+			return err
+		}
+		b.say("starting %s for %s", p.name(), w)
+		if err := p.start(ctx); err != nil {
+			return err
+		}
+		return b.footprint(ctx, p, p.proxy)
+	case "promotions":
+		return b.promotions(ctx, h, b.opts.promotions)
+	case "noise":
+		return b.noise(ctx, h, b.opts.noise)
+	case "cost":
+		return b.cost(ctx, h)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ type system interface {
 	// longest is how long a failover may take before a round is given up.
 	longest() time.Duration
 	// phases tells what happened after the fault at began, from begin until the first write.
-	phases(old string, began, begin, write time.Duration) phases
+	phases(f fault, old string, began, begin, write time.Duration) phases
 	// story is what a node decided from an instant on, for people.
 	story(node string, from time.Duration) []string
 	close() error
@@ -77,10 +77,10 @@ func (b *base) path(parts ...string) string {
 	return filepath.Join(append([]string{b.dir}, parts...)...)
 }
 
-// makeHosts makes three nodes and the proxy's host in 10.91.k.0/24.
-func (b *base) makeHosts(k int) error {
+// makeHosts makes nodes and the proxy's host in 10.91.k.0/24.
+func (b *base) makeHosts(k, nodes int) error {
 	b.hosts = map[string]*host{}
-	for i := 1; i <= 3; i++ {
+	for i := 1; i <= nodes; i++ {
 		n := "pg" + strconv.Itoa(i)
 		h, err := newHost(fmt.Sprintf("%d-%d", k, i), fmt.Sprintf("10.91.%d.%d", k, 10+i))
 		if err != nil {
