@@ -37,9 +37,10 @@ func (a *App) restartCommand() *cobra.Command {
 	r := &restartCommand{app: a, find: finder{app: a}}
 	c := &cobra.Command{Use: "restart MEMBER...", Args: cobra.ArbitraryArgs, Long: `hathi restart MEMBER... [--role ROLE] [--pending] [--any] [--scheduled TIME]
 
-Restart PostgreSQL on members, one after the other, the leader last. It returns when PostgreSQL
-answers again on all of them; at the first failure it stops and leaves the others alone. Without a
-member --role (primary, replica, any) or --pending say which.
+Restart PostgreSQL on members, one after the other, the leader last, or first where a setting was
+lowered of which standbys must not have less (max_connections and the like). It returns when
+PostgreSQL answers again on all of them; at the first failure it stops and leaves the others alone.
+Without a member --role (primary, replica, any) or --pending say which.
 
 Examples:
   hathi restart pg2 --dir /tmp/demo
@@ -94,6 +95,7 @@ func (r *restartCommand) run(ctx context.Context, args []string) error {
 		fmt.Fprintln(r.app.Stdout, "No member to restart")
 		return nil
 	}
+	down := at.IsZero() && leaderBefore(members, leaderOf(p.view))
 	question := fmt.Sprintf("Are you sure you want to restart members %s?", namesOf(members))
 	if !at.IsZero() {
 		question = fmt.Sprintf("Are you sure you want to schedule restart of members %s at %s?", namesOf(members), at.Format(time.RFC3339))
@@ -109,6 +111,11 @@ func (r *restartCommand) run(ctx context.Context, args []string) error {
 				return fmt.Errorf("%w\nnot restarted: %s", err, namesOf(rest))
 			}
 			return err
+		}
+		for n := 1; down && i > 0 && n < roundsLowered && t.stillLowered(ctx, m.Name); n++ {
+			if err := r.one(ctx, t, p, m, at); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
