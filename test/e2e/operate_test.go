@@ -173,9 +173,9 @@ func TestOperate(t *testing.T) {
 				}
 				return nil
 			})
-			c.must("edit-config", "-s", "ttl=4", "--force")
+			c.must("edit-config", "-s", "ttl=6", "--force")
 			c.await(20*time.Second, "the lock has the old one again", func() error {
-				if got := c.view().Lock.TTL; got != 4000 {
+				if got := c.view().Lock.TTL; got != 6000 {
 					return fmt.Errorf("%d ms", got)
 				}
 				return nil
@@ -224,13 +224,22 @@ func TestOperate(t *testing.T) {
 		pid := c.postmaster(rest[1])
 		c.kill("agent-" + rest[1])
 		c.start("agent-" + rest[1])
-		c.signal(unix.SIGKILL, c.postmaster(lead), c.postmaster(rest[0]))
-		c.stays(2*c.l.TTL, "nothing is started and nobody takes over", func() error {
+		killed := []int{c.postmaster(lead), c.postmaster(rest[0])}
+		c.signal(unix.SIGKILL, killed...)
+		c.await(20*time.Second, "they are dead", func() error {
+			for _, p := range killed {
+				if postgresLives(p) {
+					return fmt.Errorf("process %d lives", p)
+				}
+			}
+			return nil
+		})
+		c.stays(c.l.TTL*3/2, "nothing is started and nobody takes over", func() error {
 			if v, err := c.tryView(); err != nil || v.Lock.Epoch != before.Epoch {
 				return fmt.Errorf("epoch %d, %v", v.Lock.Epoch, err)
 			}
 			for _, n := range []string{lead, rest[0]} {
-				if p := postmaster(c.l.DataDir(n)); p != 0 && unix.Kill(p, 0) == nil && postgresLives(p) {
+				if p := postmaster(c.l.DataDir(n)); p != 0 && postgresLives(p) {
 					return fmt.Errorf("PostgreSQL of %s runs again", n)
 				}
 			}
@@ -275,7 +284,7 @@ func TestOperate(t *testing.T) {
 		c.healthy(c.names()...)
 		w.safe()
 	})
-	for _, cmd := range [][]string{{"list"}, {"topology"}, {"history"}, {"why"}, {"show-config"}, {"dsn"}, {"query", "--", "select 1"}} {
+	for _, cmd := range [][]string{{"list"}, {"topology"}, {"history"}, {"why"}, {"show-config"}, {"dsn"}, {"query", "--command", "select 1"}} {
 		if r := c.cli(cmd...); r.code != 0 || r.out == "" {
 			t.Errorf("hathi %v: got %s, want output", cmd, r)
 		}

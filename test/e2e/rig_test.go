@@ -34,7 +34,7 @@ type rig struct {
 
 // defaultTTL is short, so that a test does not wait long for a lease, and long enough for a machine
 // that runs several clusters on two cores.
-const defaultTTL = 4 * time.Second
+const defaultTTL = 6 * time.Second
 
 // newCluster writes a cluster's files; nothing runs yet.
 func newCluster(t *testing.T, o demo.Options) *rig {

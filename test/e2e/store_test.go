@@ -63,7 +63,7 @@ func TestStoreLost(t *testing.T) {
 		lead, pid = c.leader(), c.postmaster(c.leader())
 		w := c.write(2)
 		dead := cut()
-		c.stays(3*c.l.TTL, "PostgreSQL stays", lives)
+		c.stays(2*c.l.TTL, "PostgreSQL stays", lives)
 		w.more(100)
 		for _, n := range c.others(lead) {
 			follows(n, w)
@@ -79,7 +79,7 @@ func TestStoreLost(t *testing.T) {
 		w := c.write(2)
 		c.remember(lead)
 		dead := cut()
-		c.stays(2*c.l.TTL, "PostgreSQL stays", lives)
+		c.stays(c.l.TTL*3/2, "PostgreSQL stays", lives)
 		gone := "agent-" + c.others(lead)[0]
 		c.kill(gone)
 		c.await(30*time.Second, "the primary is fenced", func() error { return inverse(lives(), "it lives") })
@@ -150,7 +150,7 @@ func TestAllOff(t *testing.T) {
 		w := c.write(2)
 		c.powerOff(lead, rest[0])
 		w.end()
-		c.stays(2*c.l.TTL, "the last node does not lead", func() error {
+		c.stays(c.l.TTL*3/2, "the last node does not lead", func() error {
 			if got, err := c.super(rest[1], "select pg_is_in_recovery()"); err != nil || got != "t" {
 				return fmt.Errorf("in recovery: %q, %v", got, err)
 			}

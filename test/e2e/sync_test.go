@@ -172,7 +172,7 @@ func TestSyncModes(t *testing.T) {
 		}
 		c.dbOff(lead)
 		c.signal(sigcont, frozen...)
-		c.stays(3*c.l.TTL, "nobody leads", func() error {
+		c.stays(2*c.l.TTL, "nobody leads", func() error {
 			v, err := c.tryView()
 			if err == nil && v.Lock.Node != lead && v.Lock.Node != "" {
 				err = fmt.Errorf("%s leads", v.Lock.Node)
