@@ -370,8 +370,8 @@ func (n *Node) effect(ctx context.Context, o ha.Observation, e ha.Effect) error 
 	case ha.Follow:
 		n.follow.Lock()
 		defer n.follow.Unlock()
-		if e.Upstream != "" && n.revoked != 0 && n.revoked == view.LockRev {
-			return fmt.Errorf("%w: this node promised to receive nothing at this revision of the lock", errRefused)
+		if err := n.mayReceive(view, e.Upstream); err != nil {
+			return err
 		}
 		n.held = n.held && e.Upstream == ""
 		return n.c.DB.Follow(quick, n.upstream(view, e.Upstream))
@@ -385,8 +385,8 @@ func (n *Node) effect(ctx context.Context, o ha.Observation, e ha.Effect) error 
 		}
 		n.follow.Lock()
 		defer n.follow.Unlock()
-		if e.Upstream != "" && n.revoked != 0 && n.revoked == view.LockRev {
-			return fmt.Errorf("%w: this node promised to receive nothing at this revision of the lock", errRefused)
+		if err := n.mayReceive(view, e.Upstream); err != nil {
+			return err
 		}
 		n.held = n.held && e.Upstream == ""
 		return n.c.DB.Start(quick, StartSpec{Primary: e.Primary, Upstream: n.upstream(view, e.Upstream), Settings: settings, Members: view.Members, Rule: rule})

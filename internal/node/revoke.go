@@ -114,6 +114,22 @@ func (n *Node) hold(ctx context.Context, lockRev int64) error {
 	return nil
 }
 
+// mayReceive refuses to have PostgreSQL stream from upstream where that would break a promise, or would
+// rest on a view that a promise given since, or a take-over that it served, has overtaken. follow is held.
+func (n *Node) mayReceive(v cluster.View, upstream string) error {
+	if upstream == "" || n.revoked == 0 {
+		return nil
+	}
+	live := n.c.Feed.Get().View
+	switch {
+	case n.revoked == v.LockRev || n.revoked == live.LockRev:
+		return fmt.Errorf("%w: this node promised to receive nothing at this revision of the lock", errRefused)
+	case holder(v) != holder(live):
+		return fmt.Errorf("%w: the lock has changed hands since this was decided", errRefused)
+	}
+	return nil
+}
+
 // revoke performs ha.Revoke: this node first, then the others.
 func (n *Node) revoke(ctx context.Context, o ha.Observation, e ha.Revoke) error {
 	if err := n.hold(ctx, e.LockRev); err != nil {
