@@ -17,7 +17,8 @@ import (
 )
 
 // writeFiles makes the configuration files for the wanted role and installs them. It returns the
-// settings for the command line.
+// settings for the command line. files is held: what was written last must be made of the role as it
+// was set last, or a Hold could be undone by a Configure that began before it.
 func (i *Instance) writeFiles(ctx context.Context, standby bool) (map[string]string, error) {
 	i.form.Lock()
 	r := i.role
@@ -48,6 +49,8 @@ func (i *Instance) writeFiles(ctx context.Context, standby bool) (map[string]str
 
 // reload writes the files for a running server and has it read them.
 func (i *Instance) reload(ctx context.Context, standby bool) error {
+	i.files.Lock()
+	defer i.files.Unlock()
 	command, err := i.writeFiles(ctx, standby)
 	if err != nil {
 		return err

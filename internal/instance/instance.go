@@ -81,6 +81,7 @@ type Instance struct {
 		oldestAt     time.Duration
 	}
 
+	files  sync.Mutex // held while the files are written and reloaded; taken before look and form
 	form   sync.Mutex // guards the wanted form of the files
 	role   role
 	warned map[string]bool

@@ -25,7 +25,9 @@ func (i *Instance) Start(ctx context.Context, s node.StartSpec) error {
 	i.form.Lock()
 	i.role = role{primary: s.Primary, upstream: s.Upstream, rule: s.Rule, settings: s.Settings, members: s.Members}
 	i.form.Unlock()
+	i.files.Lock()
 	command, err := i.writeFiles(ctx, !s.Primary)
+	i.files.Unlock()
 	if err != nil {
 		return err
 	}
