@@ -67,6 +67,7 @@ type Instance struct {
 		status       postgres.Status
 		streamedAt   time.Duration
 		movedAt      time.Duration
+		prober       *prober
 		prunedAt     time.Duration
 		history      cluster.History
 		historyOf    uint32
@@ -206,6 +207,9 @@ func (i *Instance) postmaster(ctx context.Context) *postgres.Postmaster {
 		i.last.status = postgres.Status{}
 		i.last.controlKnown, i.last.historyOf = false, 0
 		i.watch(pm)
+		p := &prober{}
+		i.last.prober = p
+		i.wg.Go(func() { i.probe(p, pm.Exited()) })
 	}
 	return pm
 }

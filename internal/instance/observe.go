@@ -63,8 +63,15 @@ func (i *Instance) Observe(ctx context.Context) ha.Database {
 	switch {
 	case err == nil:
 		i.answered(st, now)
-		i.phase(ha.Up, now)
 		i.last.pmAnswered = true
+		if since, failing := i.last.prober.failing(now); failing {
+			// An old connection answers, and no new one can be made: the postmaster hangs.
+			if i.phase(ha.Mute, now); i.last.phaseAt > since {
+				i.last.phaseAt = since
+			}
+		} else {
+			i.phase(ha.Up, now)
+		}
 	case errors.As(err, &refused) && !errors.Is(err, postgres.ErrStarting) && i.last.status.Version != 0:
 		// It answers, with a refusal: out of connections, a statement that took too long. That is
 		// no reason to doubt it.
