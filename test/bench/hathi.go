@@ -269,6 +269,14 @@ func (h *hathi) switchover(ctx context.Context, from, to string) error {
 	return nil
 }
 
+func (h *hathi) repair(ctx context.Context, node string) error {
+	code, text, err := h.client.Do(ctx, http.MethodPost, h.api(node)+"/reinitialize", map[string]any{"force": true})
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("reinitialize %s: %d %s", node, code, strings.TrimSpace(text))
+	}
+	return err
+}
+
 // decisions are what a node's agent has journalled since an instant.
 func (h *hathi) decisions(node string, since time.Duration) []journal.Entry {
 	f, err := os.Open(h.layout.Path(node, "run", "decisions.jsonl"))

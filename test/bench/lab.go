@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -153,9 +154,32 @@ func (c *cgroup) set(frozen bool) error {
 	}
 }
 
+// sharedMemory are the files of PostgreSQL in /dev/shm that the processes use. They would outlive
+// SIGKILL; a power cut wipes them.
+func (c *cgroup) sharedMemory() []string {
+	var out []string
+	for _, p := range c.pids() {
+		maps, _ := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p))
+		for line := range strings.Lines(string(maps)) {
+			if i := strings.Index(line, "/dev/shm/PostgreSQL."); i > 0 {
+				if f := strings.TrimSpace(line[i:]); !strings.Contains(f, " ") && !slices.Contains(out, f) {
+					out = append(out, f)
+				}
+			}
+		}
+	}
+	return out
+}
+
 // kill ends every process with SIGKILL and waits until none is left.
 func (c *cgroup) kill() error {
 	_ = c.set(true) // so that none starts another meanwhile
+	segments := c.sharedMemory()
+	defer func() {
+		for _, f := range segments {
+			_ = os.Remove(f)
+		}
+	}()
 	for _, p := range c.pids() {
 		_ = syscall.Kill(p, syscall.SIGKILL)
 	}

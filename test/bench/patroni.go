@@ -313,6 +313,11 @@ func (p *patroni) switchover(ctx context.Context, from, to string) error {
 	return err
 }
 
+func (p *patroni) repair(ctx context.Context, node string) error {
+	_, err := p.call(ctx, 30*time.Second, http.MethodPost, node, "/reinitialize", map[string]any{"force": true})
+	return err
+}
+
 // phases of Patroni come from the leader key: the end of promotion cannot be told from routing.
 func (p *patroni) phases(f fault, old string, began, begin, write time.Duration) phases {
 	m := landmarks{begin: begin, write: write}

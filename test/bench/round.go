@@ -207,8 +207,17 @@ func (b *bench) play(ctx context.Context, s system, f fault, n int) (*round, err
 		}
 		r.Texts[shorten(e.text)]++
 	}
-	if err := until(ctx, 3*time.Minute, 300*time.Millisecond, s.name()+" healthy after a round", s.healthy); err != nil {
-		return r, err
+	if err := until(ctx, time.Minute, 300*time.Millisecond, s.name()+" healthy after a round", s.healthy); err != nil {
+		if r.Failed == "" {
+			r.Failed = err.Error()
+		}
+		b.say("%v: making %s anew", err, old)
+		if err := s.repair(ctx, old); err != nil {
+			return r, err
+		}
+		if err := until(ctx, 3*time.Minute, 300*time.Millisecond, s.name()+" healthy after a repair", s.healthy); err != nil {
+			return r, err
+		}
 	}
 	have, err := rows(ctx, s.writeURI(), firstID)
 	if err != nil {

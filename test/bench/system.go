@@ -37,6 +37,8 @@ type system interface {
 	forget(node string)
 	// switchover moves the leadership, planned, and returns when the system says that it is done.
 	switchover(ctx context.Context, from, to string) error
+	// repair makes a standby anew that does not come back by itself, as an operator would.
+	repair(ctx context.Context, node string) error
 	// longest is how long a failover may take before a round is given up.
 	longest() time.Duration
 	// phases tells what happened after the fault at began, from begin until the first write.
