@@ -164,6 +164,9 @@ func (d *demoCmd) prepare() (*demo.Layout, *runAs, error) {
 		if err := os.MkdirAll(d.dir, 0o755); err != nil {
 			return nil, nil, fmt.Errorf("make %s: %w", d.dir, err)
 		}
+		if err := ownDir(d.dir); err != nil {
+			return nil, nil, err
+		}
 		if err := l.Write(d.program(who), demo.Owner{UID: who.uid(), GID: who.gid()}); err != nil {
 			return nil, nil, fmt.Errorf("make the demo in %s: %w", d.dir, err)
 		}
@@ -274,7 +277,7 @@ func (d *demoCmd) run(ctx context.Context) error {
 	ctx, stop := signal.NotifyContext(ctx, stopSignals...)
 	defer stop()
 	ended := make(chan error, 1)
-	log, err := os.OpenFile(l.LogFile("supervisor"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(l.LogFile("supervisor"), os.O_CREATE|os.O_APPEND|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}

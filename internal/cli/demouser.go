@@ -130,6 +130,23 @@ func (r *runAs) enters(info os.FileInfo) bool {
 	return mode&0o001 != 0
 }
 
+// ownDir says whether dir is this user's: in a directory of somebody else's, that one could exchange
+// what the demo puts there, keys and passwords among it, before it is given to its owner.
+func ownDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", dir, err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok || int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%s belongs to another user: choose a --dir that does not exist yet, or one of your own", dir)
+	case info.Mode().Perm()&0o002 != 0:
+		return fmt.Errorf("everybody may write to %s (mode %s): choose another --dir, or take that right away", dir, info.Mode().Perm())
+	}
+	return nil
+}
+
 // perNode is the room that a node takes before a user writes anything: data directory, WAL, etcd.
 const perNode = 200 << 20
 

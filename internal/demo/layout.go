@@ -341,13 +341,17 @@ func (l *Layout) Write(exe string, own Owner) error {
 		}
 	}
 	for _, d := range append(l.names(), "log", "run") {
-		if own.UID >= 0 {
+		if err := os.Chmod(l.Path(d), 0o700); err != nil {
+			return err
+		}
+	}
+	if own.UID >= 0 {
+		// log and run stay with whoever made the demo: the supervisor writes there with its own rights,
+		// and nobody with lesser ones may say where that goes.
+		for _, d := range l.names() {
 			if err := os.Chown(l.Path(d), own.UID, own.GID); err != nil {
 				return err
 			}
-		}
-		if err := os.Chmod(l.Path(d), 0o700); err != nil {
-			return err
 		}
 	}
 	b, err := json.MarshalIndent(l, "", "  ")
