@@ -44,12 +44,16 @@ func TestCare_DefragmentsWhenHalfIsFree(t *testing.T) {
 	ready(t, s)
 	cl := client(t, nil, c.ListenClientURLs...)
 	big := strings.Repeat("x", 100_000)
-	for range 60 {
-		put(t, cl, "k", big)
+	// In use, and not only past revisions, so that nothing is freed before the peak is read.
+	for i := range 60 {
+		put(t, cl, fmt.Sprint("big", i), big)
 	}
 	peak := s.Status().Bytes
 	if peak < 2_000_000 {
 		t.Fatalf("got a database of %d bytes, want one worth defragmenting", peak)
+	}
+	if _, err := cl.Delete(bound(t), "big", clientv3.WithPrefix()); err != nil {
+		t.Fatal(err)
 	}
 	until(t, func() string {
 		put(t, cl, "k", "small")
