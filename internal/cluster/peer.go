@@ -15,7 +15,8 @@ type PeerStatus struct {
 	// Timeline is the timeline of the received WAL on a standby.
 	Timeline uint32 `json:"timeline"`
 	// LSN is the end of WAL that is safely on the node's disk: the larger of received-and-flushed
-	// and replayed on a standby, flushed on a primary.
+	// and replayed on a standby, flushed on a primary. 0 when it is not known: a standby that was started
+	// again has to replay what is on its disk first.
 	LSN LSN `json:"lsn"`
 	// Replayed is the replayed position on a standby.
 	Replayed LSN `json:"replayed,omitempty"`

@@ -130,6 +130,9 @@ type Database struct {
 	Timeline uint32
 	LSN      cluster.LSN // the end of WAL on this disk: flushed, received or replayed, whichever is furthest
 	Replayed cluster.LSN
+	// Replaying says that a standby has not come to the end of the WAL on its disk since it was started:
+	// LSN is then less than what it has, and what it may have confirmed.
+	Replaying bool
 	// MovedAt is when LSN was last seen to grow; 0: not yet.
 	MovedAt time.Duration
 	// NewestTimeline is the highest timeline of which a history file is on this disk, or Timeline.

@@ -88,7 +88,7 @@ func (d *decider) depose() (dec Decision, ok bool) {
 	got, other := 0, ""
 	for _, name := range v.Sync.Standbys {
 		a, answered := d.Peers.Answers[name]
-		if name == d.Self.Name || !answered || d.Peers.AskedAt < d.m.RevokedAt || a.Revoked != v.LockRev || !a.InRecovery || !a.Running {
+		if name == d.Self.Name || !answered || d.Peers.AskedAt < d.m.RevokedAt || a.Revoked != v.LockRev || !a.InRecovery || !a.Running || a.LSN == 0 {
 			continue
 		}
 		if a.Eligible && a.Tags.FailoverPriority() > 0 && better(a, me) {

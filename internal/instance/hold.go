@@ -44,7 +44,7 @@ func (i *Instance) Hold(ctx context.Context) error {
 	if err := i.reload(ctx, true); err != nil {
 		return err
 	}
-	ended := before.Receiver != nil
+	ended := before.ReceiverRuns
 	var clear time.Duration
 	for {
 		st, err := i.pg.Status(ctx)
@@ -53,8 +53,8 @@ func (i *Instance) Hold(ctx context.Context) error {
 			return err
 		case !st.InRecovery:
 			return errors.New("PostgreSQL is no standby any more")
-		case st.Receiver != nil || st.PrimaryConninfoSet:
-			clear, ended = 0, ended || st.Receiver != nil
+		case st.ReceiverRuns || st.PrimaryConninfoSet:
+			clear, ended = 0, ended || st.ReceiverRuns
 		case ended:
 			return nil
 		case clear == 0:

@@ -67,6 +67,7 @@ type Instance struct {
 		status       postgres.Status
 		streamedAt   time.Duration
 		movedAt      time.Duration
+		exhausted    bool // recovery has come to the end of the WAL on this disk since the start
 		prober       *prober
 		prunedAt     time.Duration
 		history      cluster.History
@@ -204,7 +205,7 @@ func (i *Instance) postmaster(ctx context.Context) *postgres.Postmaster {
 	}
 	if pm != i.last.pm {
 		i.last.pm, i.last.pmAnswered, i.last.asked = pm, pm.Adopted(), false
-		i.last.status = postgres.Status{}
+		i.last.status, i.last.exhausted = postgres.Status{}, false
 		i.last.controlKnown, i.last.historyOf = false, 0
 		i.watch(pm)
 		p := &prober{}

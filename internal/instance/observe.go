@@ -133,6 +133,7 @@ func (i *Instance) answered(st postgres.Status, now time.Duration) {
 			st.Timeline = max(st.Timeline, i.last.status.Timeline)
 		}
 		st.Timeline = i.segmentTimeline(st.Timeline, st.LSN())
+		i.last.exhausted = i.last.exhausted || st.Received != 0 || st.ReceiverRuns || st.WantsWAL
 	}
 	if lsn := st.LSN(); lsn > i.last.status.LSN() && i.last.status.Version != 0 {
 		i.last.movedAt = now
@@ -176,6 +177,7 @@ func (i *Instance) fill(db *ha.Database) {
 	}
 	db.SystemID, db.Primary, db.Timeline = st.SystemID, !st.InRecovery, st.Timeline
 	db.LSN, db.Replayed = st.LSN(), st.Replayed
+	db.Replaying = st.InRecovery && !i.last.exhausted
 	db.Upstream = i.upstreamName()
 	db.NewestTimeline = i.newestTimeline(st.Timeline)
 	db.History = i.last.history

@@ -171,6 +171,9 @@ func (n *Node) Peer(ctx context.Context) cluster.PeerStatus {
 	if o.DB.Phase == ha.Down {
 		p.InRecovery = true // nothing acknowledges writes here
 	}
+	if o.DB.Replaying {
+		p.LSN = 0 // not known: it may have confirmed commits that it has not replayed again yet
+	}
 	n.follow.Lock()
 	if n.held {
 		p.Revoked = n.revoked

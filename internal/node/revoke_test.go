@@ -18,6 +18,7 @@ import (
 type standby struct {
 	node.Database
 	observing func()
+	replaying bool
 	followed  []string
 }
 
@@ -26,7 +27,7 @@ func (s *standby) Observe(context.Context) ha.Database {
 		s.observing = nil
 		f()
 	}
-	return ha.Database{Dir: ha.DirValid, SystemID: "7", Phase: ha.Up, PhaseAt: time.Minute, Timeline: 1, LSN: 100}
+	return ha.Database{Dir: ha.DirValid, SystemID: "7", Phase: ha.Up, PhaseAt: time.Minute, Timeline: 1, LSN: 100, Replaying: s.replaying}
 }
 func (s *standby) Follow(_ context.Context, up node.Upstream) error {
 	s.followed = append(s.followed, up.Name)
@@ -50,6 +51,19 @@ type promises struct{}
 
 func (promises) Load() (int64, error) { return 0, nil }
 func (promises) Save(int64) error     { return nil }
+
+func TestNode_APositionBelowWhatWasConfirmedIsNotTold(t *testing.T) {
+	b := newBench(t)
+	feed := node.NewFeed(b.server.Client("feed"), b.now, slog.New(slog.DiscardHandler))
+	db := &standby{}
+	n := node.New(node.Config{Name: "pg1", Instance: func() string { return b.instance }, DB: db, Feed: feed, Lead: b.lead, Now: b.now, Log: slog.New(slog.DiscardHandler)})
+	for replaying, want := range map[bool]cluster.LSN{false: 100, true: 0} {
+		db.replaying = replaying
+		if got := n.Peer(t.Context()).LSN; got != want {
+			t.Errorf("replaying %t: got %s told to peers, want %s", replaying, got, want)
+		}
+	}
+}
 
 func TestNode_AStaleDecisionDoesNotBreakAPromise(t *testing.T) {
 	for name, after := range map[string]cluster.Lock{

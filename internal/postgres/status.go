@@ -31,8 +31,13 @@ type Status struct {
 	ReplayPaused       bool
 	// ReplayedAt is the commit time of the last replayed transaction, by the primary's wall clock.
 	ReplayedAt time.Time
-	// Receiver is nil when no WAL receiver runs.
-	Receiver *Receiver
+	// Receiver is nil when no WAL receiver is connected. ReceiverRuns is true also while one is on its way
+	// to connect, which pg_stat_wal_receiver does not show.
+	Receiver     *Receiver
+	ReceiverRuns bool
+	// WantsWAL says that recovery has replayed all WAL on this disk and waits for more. Until that was so
+	// once since the start, LSN may be less than what is on the disk.
+	WantsWAL bool
 	// SynchronousStandbyNames is the live value.
 	SynchronousStandbyNames string
 	PrimaryConninfoSet      bool
@@ -120,6 +125,9 @@ SELECT jsonb_build_object(
  'receiver', (SELECT to_jsonb(w) || jsonb_build_object('conninfo', NULL,
      'silent', extract(epoch FROM clock_timestamp() - w.last_msg_receipt_time))
    FROM pg_stat_get_wal_receiver() w WHERE w.pid IS NOT NULL),
+ 'receiver_runs', rec AND EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver'),
+ 'wants_wal', rec AND EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
+     AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')),
  'ssn', current_setting('synchronous_standby_names'),
  'conninfo_set', current_setting('primary_conninfo') <> '',
  'pending', (SELECT jsonb_agg(jsonb_build_object('name', name, 'old', setting, 'unit', unit, 'new',
@@ -163,6 +171,8 @@ type statusJSON struct {
 		FlushedLSN lsnText  `json:"flushed_lsn"`
 		Silent     *float64 `json:"silent"`
 	} `json:"receiver"`
+	RcvRuns     bool             `json:"receiver_runs"`
+	WantsWAL    bool             `json:"wants_wal"`
 	SSN         string           `json:"ssn"`
 	ConninfoSet bool             `json:"conninfo_set"`
 	Pending     []PendingSetting `json:"pending"`
@@ -220,7 +230,7 @@ func parseStatus(b []byte) (Status, error) {
 	st := Status{InRecovery: j.InRecovery, Version: j.Version, SystemID: j.SystemID,
 		StartedAt: epoch(j.StartedAt), Written: j.Written.LSN, Flushed: j.Flushed.LSN,
 		Received: j.Received.LSN, Replayed: j.Replayed.LSN, ReplayPaused: j.Paused,
-		SynchronousStandbyNames: j.SSN, PrimaryConninfoSet: j.ConninfoSet, PendingRestart: j.Pending}
+		ReceiverRuns: j.RcvRuns, WantsWAL: j.WantsWAL, SynchronousStandbyNames: j.SSN, PrimaryConninfoSet: j.ConninfoSet, PendingRestart: j.Pending}
 	if j.ReplayedAt != nil {
 		st.ReplayedAt = epoch(*j.ReplayedAt)
 	}
