@@ -149,7 +149,7 @@ func (c *rig) whole(nodes ...string) error {
 // in where commits wait for somebody.
 func (c *rig) healthy(nodes ...string) {
 	c.t.Helper()
-	c.await(90*time.Second, fmt.Sprintf("%v are healthy", nodes), func() error { return c.whole(nodes...) })
+	c.await(150*time.Second, fmt.Sprintf("%v are healthy", nodes), func() error { return c.whole(nodes...) })
 }
 
 // super runs SQL as the superuser on a node, through its socket, which admits only the system user

@@ -99,8 +99,9 @@ func TestStoreLost(t *testing.T) {
 		if got := c.postmaster(replica); got != standby {
 			t.Errorf("got postmaster %d on the replica %s, want %d as before", got, replica, standby)
 		}
-		if _, err := c.exec(c.l.WriteURI(), "select 1"); err == nil {
-			t.Error("got an answer on the write port while nobody leads, want none")
+		// The old primary may be back, read-only, before the router's lease on it has passed.
+		if _, err := c.execWithin(5*time.Second, c.l.WriteURI(), "create table nobody ()"); err == nil {
+			t.Error("got a write acknowledged on the write port while nobody leads, want none")
 		}
 		c.start(dead...)
 		recovered(w)

@@ -325,8 +325,10 @@ func (c *rig) table(uri string) (map[int64]int, error) {
 }
 
 // exec runs a statement as the application and returns its single value as text.
-func (c *rig) exec(uri, sql string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), clientBound)
+func (c *rig) exec(uri, sql string) (string, error) { return c.execWithin(clientBound, uri, sql) }
+
+func (c *rig) execWithin(bound time.Duration, uri, sql string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	conn, err := connect(ctx, uri, nil)
 	if err != nil {
