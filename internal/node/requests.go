@@ -82,9 +82,6 @@ func (n *Node) Promise(p Promise) (bool, string) {
 	if p.Scope != "" && p.Scope != n.c.Scope {
 		return false, "this node belongs to the cluster " + n.c.Scope
 	}
-	if _, held := n.c.Lead.Held(); held {
-		return false, n.c.Name + " holds the lock"
-	}
 	lock := store.View.Lock
 	if store.Seen && (lock.Node != p.Name || p.Epoch != 0 && lock.Epoch != p.Epoch) {
 		return false, fmt.Sprintf("the store names %q in epoch %d", lock.Node, lock.Epoch)
@@ -97,6 +94,10 @@ func (n *Node) Promise(p Promise) (bool, string) {
 	defer n.reqMu.Unlock()
 	if n.taking {
 		return false, n.c.Name + " is taking the lock"
+	}
+	// Asked last: a take-over that has just ended is not seen any other way.
+	if _, held := n.c.Lead.Held(); held {
+		return false, n.c.Name + " holds the lock"
 	}
 	n.promise = max(n.promise, n.c.Now()+lease.TakeoverAfter(ttl))
 	return true, "Accepted"
