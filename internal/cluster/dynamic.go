@@ -16,6 +16,8 @@ import (
 type Dynamic struct {
 	Doc map[string]any // never modified once parsed
 	Settings
+	// ModeBad says that synchronous_mode could not be read, and that Settings therefore say off.
+	ModeBad bool
 }
 
 // Settings is the typed reading of the dynamic configuration. Names are Patroni's
@@ -94,7 +96,7 @@ func ParseDynamic(b []byte) (Dynamic, []error) {
 	dec.UseNumber()
 	var doc map[string]any
 	if err := dec.Decode(&doc); err != nil {
-		return Dynamic{Doc: map[string]any{}, Settings: DefaultSettings()}, []error{fmt.Errorf("dynamic configuration: %w", err)}
+		return Dynamic{Doc: map[string]any{}, Settings: DefaultSettings(), ModeBad: true}, []error{fmt.Errorf("dynamic configuration: %w", err)}
 	}
 	return DynamicFrom(doc)
 }
@@ -113,7 +115,9 @@ func DynamicFrom(doc map[string]any) (Dynamic, []error) {
 	r.bytes(doc, "maximum_lag_on_syncnode", &s.MaximumLagOnSyncnode, -1)
 	r.seconds(doc, either(doc, "primary_start_timeout", "master_start_timeout"), &s.PrimaryStartTimeout, 0, 86400)
 	r.seconds(doc, either(doc, "primary_stop_timeout", "master_stop_timeout"), &s.PrimaryStopTimeout, 0, 86400)
+	errs := len(r.errs)
 	r.syncMode(doc, &s.SynchronousMode)
+	modeBad := len(r.errs) > errs
 	r.boolean(doc, "synchronous_mode_strict", &s.SynchronousStrict)
 	r.integer(doc, "synchronous_node_count", &s.SynchronousNodeCount, 1, 100)
 	r.boolean(doc, "failsafe_mode", &s.FailsafeMode)
@@ -146,7 +150,7 @@ func DynamicFrom(doc map[string]any) (Dynamic, []error) {
 			s.Parameters[strings.ToLower(k)] = text
 		}
 	}
-	return Dynamic{Doc: doc, Settings: s}, r.errs
+	return Dynamic{Doc: doc, Settings: s, ModeBad: modeBad}, r.errs
 }
 
 func either(doc map[string]any, names ...string) string {

@@ -19,6 +19,9 @@ type View struct {
 
 	Config    Dynamic
 	ConfigRev int64
+	// ConfigBad says that whether commits are to be synchronous cannot be read: the key of a cluster that
+	// exists is gone, or is no document, or has an unusable synchronous_mode. Config then says off.
+	ConfigBad bool
 
 	Sync    SyncState
 	SyncRev int64

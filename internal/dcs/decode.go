@@ -3,6 +3,7 @@ package dcs
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -62,7 +63,11 @@ func (d *Decoder) Decode(s Snapshot) cluster.View {
 			bad(KeyConfig, err)
 		}
 		v.Config = d
+	} else if v.Initialize != "" {
+		v.Config.ModeBad = true
+		bad(KeyConfig, errors.New("the configuration of the cluster is gone"))
 	}
+	v.ConfigBad = v.Config.ModeBad
 	// decode reads one JSON key; present is false for an absent, empty or null one.
 	decode := func(key string, into any) (rev int64, present, broken bool) {
 		e, ok := s.Entries[key]

@@ -15,7 +15,7 @@ const awayFor = 2 * time.Second
 // syncStep is the next single step of the synchronous record, with its reason, and how long it may
 // wait where there is none. Package quorum has the arithmetic and the order rules.
 func (d *decider) syncStep() (effects []Effect, why string, wait time.Duration) {
-	if !d.DB.RuleKnown || !d.Store.Reachable || d.Store.View.SyncBad {
+	if !d.DB.RuleKnown || !d.Store.Reachable || d.Store.View.SyncBad || d.Store.View.ConfigBad {
 		return nil, "", idle
 	}
 	view := d.Store.View

@@ -25,6 +25,8 @@ type Feed struct {
 	mu         sync.Mutex
 	snap       dcs.Snapshot
 	view       cluster.View
+	config     cluster.Dynamic // the last one that could be read
+	configured bool            // and that there was one
 	decoder    dcs.Decoder
 	seen       bool
 	failed     bool
@@ -83,6 +85,13 @@ func (f *Feed) install(snap dcs.Snapshot) {
 func (f *Feed) decode() {
 	old := f.view
 	f.view = f.decoder.Decode(f.snap)
+	switch {
+	case !f.view.ConfigBad && f.view.ConfigRev != 0:
+		f.config, f.configured = f.view.Config, true
+	case f.view.ConfigBad && f.configured:
+		// A damaged key must not make a running cluster asynchronous; View.Problems tells of it.
+		f.view.Config, f.view.ConfigBad = f.config, false
+	}
 	switch {
 	case !f.seen:
 		f.lockSeenAt, f.lockAlive = f.now(), false
