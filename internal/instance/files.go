@@ -143,11 +143,19 @@ func (i *Instance) input(ctx context.Context, r role, standby bool) (pgconf.Inpu
 		more = p.ParametersPrimary
 	}
 	maps.Copy(in.Parameters, parameters(more))
+	// A member that is away keeps its entry: its key is gone with its lease, and it has to get in to
+	// rejoin.
+	i.form.Lock()
 	for _, m := range r.members {
-		if host, _, err := m.HostPort(); err == nil && !slices.Contains(in.Access.Members, host) {
-			in.Access.Members = append(in.Access.Members, host)
+		if host, _, err := m.HostPort(); err == nil {
+			if i.hosts == nil {
+				i.hosts = map[string]bool{}
+			}
+			i.hosts[host] = true
 		}
 	}
+	in.Access.Members = slices.Collect(maps.Keys(i.hosts))
+	i.form.Unlock()
 	slices.Sort(in.Access.Members)
 	for name, value := range p.RecoveryConf {
 		if text, ok := cluster.ParameterText(value); ok && standby {

@@ -87,6 +87,7 @@ type Instance struct {
 	form   sync.Mutex // guards the wanted form of the files
 	role   role
 	warned map[string]bool
+	hosts  map[string]bool // of all members seen by this process
 
 	installed postgres.Version
 	progress  atomic.Pointer[string]
