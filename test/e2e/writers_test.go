@@ -37,10 +37,9 @@ type writers struct {
 	next   atomic.Int64
 	uri    string
 
-	mu      sync.Mutex
-	acks    []ack
-	errs    map[string]int
-	stopped bool
+	mu   sync.Mutex
+	acks []ack
+	errs map[string]int
 }
 
 // clientBound is how long a client waits for an answer before it gives up: nobody may hang.
