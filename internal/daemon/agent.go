@@ -181,6 +181,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	err = n.Run(ctx)
 	stopLoops()
 	wg.Wait()
+	stopBg()
+	bg.Wait() // before the guardian is told to go, or another is started in its place
 	if _, held := lead.Held(); !held {
 		guard.Quit()
 	}
