@@ -20,10 +20,9 @@ const (
 // Hold has a running standby receive nothing any more.
 //
 // The startup process starts and ends the WAL receiver, and reads the settings again when it gets to
-// it. That a receiver which was there has gone after the reload shows that it did: it ends the
-// receiver because primary_conninfo is empty, and starts no other. Where none was there to begin
-// with, one may just be starting with the old setting, so for longer than
-// wal_retrieve_retry_interval none must be seen.
+// it. One that it had just begun to start with the old setting shows within one
+// wal_retrieve_retry_interval, and is ended when the setting is read; so for longer than that none must
+// be seen.
 func (i *Instance) Hold(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, holdWithin)
 	defer cancel()
@@ -44,7 +43,6 @@ func (i *Instance) Hold(ctx context.Context) error {
 	if err := i.reload(ctx, true); err != nil {
 		return err
 	}
-	ended := before.ReceiverRuns
 	var clear time.Duration
 	for {
 		st, err := i.pg.Status(ctx)
@@ -54,9 +52,7 @@ func (i *Instance) Hold(ctx context.Context) error {
 		case !st.InRecovery:
 			return errors.New("PostgreSQL is no standby any more")
 		case st.ReceiverRuns || st.PrimaryConninfoSet:
-			clear, ended = 0, ended || st.ReceiverRuns
-		case ended:
-			return nil
+			clear = 0
 		case clear == 0:
 			clear = i.c.Now()
 		case i.c.Now()-clear > retry+retry/2:

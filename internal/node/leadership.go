@@ -230,7 +230,8 @@ func (l *Leadership) Take(ctx context.Context, e ha.TakeLock, initializeRev int6
 func (l *Leadership) arm(ctx context.Context, deadline, ttl time.Duration) error {
 	gen, err := l.guard.Arm(deadline, lease.LadderFor(ttl))
 	if err == nil {
-		ctx, cancel := within(ctx, ackWithin)
+		// Under a deadline of its own: that of the store may be used up by now.
+		ctx, cancel := within(context.WithoutCancel(ctx), ackWithin)
 		defer cancel()
 		err = l.guard.WaitAck(ctx, gen)
 	}
