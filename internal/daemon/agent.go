@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/boottime"
@@ -38,6 +40,8 @@ type Agent struct {
 	Nodes int
 	// Reread reads the configuration file again, for POST /reload and SIGHUP.
 	Reread func() (*config.Config, error)
+
+	inst *instance.Instance
 }
 
 // stack closes what was opened, last first.
@@ -82,6 +86,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	inst := instance.New(instance.Config{File: f, Server: pgServer, DataDir: f.PostgreSQL.DataDir, SocketDir: socketDir,
 		Replication: f.PostgreSQL.Authentication.Replication.Username, Fence: guard, Now: boottime.Now, Log: log.With("part", "postgresql")})
 	open.push(inst.Close)
+	a.inst = inst
 	id, err := inst.ID()
 	if err != nil {
 		return err
@@ -173,6 +178,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	wg.Go(func() { n.Keep(loops) })
 	wg.Go(func() { n.KeepFailsafeLoop(loops) })
 	wg.Go(func() { n.ProbeLoop(loops) })
+	wg.Go(func() { a.reloadOnHangup(loops, n) })
 	if len(f.PostgreSQL.Callbacks) > 0 {
 		calls := newCallbacks(f.PostgreSQL.Callbacks, f.Scope, inst.Command, log)
 		wg.Go(func() { calls.watch(loops, n) })
@@ -187,6 +193,21 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		guard.Quit()
 	}
 	return err
+}
+
+// reloadOnHangup reads the configuration file again at each SIGHUP, until ctx ends.
+func (a *Agent) reloadOnHangup(ctx context.Context, n *node.Node) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-hangups:
+			a.reload(n)
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (a *Agent) directories() error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"sync"
 	"time"
 
@@ -473,7 +474,31 @@ func (a *Agent) reload(n *node.Node) {
 		a.Log.Error("the changed configuration is not used; the old one stays in force", "err", err)
 		return
 	}
+	if fixed := changedFixed(a.File, next); len(fixed) > 0 {
+		a.Log.Warn("settings that take a restart of the agent were changed, and stay as they were", "settings", fixed)
+	}
+	a.inst.SetFile(next)
 	n.SetTags(cluster.Tags(next.Tags))
+	n.Reconfigure()
 	a.Log.Info("configuration read again")
-	n.Wake()
+}
+
+// changedFixed are the changed settings that only a restart of the agent takes over.
+func changedFixed(old, next *config.Config) []string {
+	var out []string
+	for _, s := range []struct {
+		name string
+		a, b any
+	}{
+		{"scope", old.Scope, next.Scope}, {"name", old.Name, next.Name}, {"namespace", old.Namespace, next.Namespace},
+		{"postgresql.data_dir", old.PostgreSQL.DataDir, next.PostgreSQL.DataDir}, {"postgresql.listen", old.PostgreSQL.Listen, next.PostgreSQL.Listen},
+		{"postgresql.connect_address", old.PostgreSQL.ConnectAddress, next.PostgreSQL.ConnectAddress},
+		{"postgresql.authentication", old.PostgreSQL.Authentication, next.PostgreSQL.Authentication},
+		{"restapi", old.RestAPI, next.RestAPI}, {"peer", old.Peer, next.Peer}, {"etcd3", old.Etcd3, next.Etcd3}, {"ctl", old.Ctl, next.Ctl},
+	} {
+		if !reflect.DeepEqual(s.a, s.b) {
+			out = append(out, s.name)
+		}
+	}
+	return out
 }

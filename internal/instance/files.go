@@ -112,7 +112,7 @@ func (i *Instance) warnOnce(w string) {
 
 // input gathers what the files depend on.
 func (i *Instance) input(ctx context.Context, r role, standby bool) (pgconf.Input, error) {
-	p := i.c.File.PostgreSQL
+	p := i.file().PostgreSQL
 	v, err := i.version(ctx)
 	if err != nil {
 		return pgconf.Input{}, err
@@ -129,7 +129,7 @@ func (i *Instance) input(ctx context.Context, r role, standby bool) (pgconf.Inpu
 		ServerVersion: v.Num(),
 		Base:          i.base(),
 		Include:       p.CustomConf,
-		Node:          pgconf.Node{Scope: i.c.File.Scope, Listen: hosts, Port: port, SocketDir: i.c.SocketDir},
+		Node:          pgconf.Node{Scope: i.file().Scope, Listen: hosts, Port: port, SocketDir: i.c.SocketDir},
 		Primary:       !standby,
 		Access: pgconf.Access{Superuser: p.Authentication.Superuser.Username, Replication: p.Authentication.Replication.Username,
 			Rewind: p.Authentication.Rewind.Username, OSUsers: i.osUsers(), Allow: p.Allow},
@@ -184,15 +184,15 @@ func (i *Instance) version(ctx context.Context) (postgres.Version, error) {
 
 func (i *Instance) standbyInput(ctx context.Context, r role, in *pgconf.Input) {
 	if r.upstream.Name != "" {
-		repl := i.c.File.PostgreSQL.Authentication.Replication
+		repl := i.file().PostgreSQL.Authentication.Replication
 		port, _ := strconv.Atoi(r.upstream.Port)
-		c := pgconf.Conninfo{Host: r.upstream.Host, Port: port, User: repl.Username, ApplicationName: i.c.File.Name, PassFile: i.pg.PassFile(),
+		c := pgconf.Conninfo{Host: r.upstream.Host, Port: port, User: repl.Username, ApplicationName: i.file().Name, PassFile: i.pg.PassFile(),
 			SSLMode: repl.SSLMode, SSLCert: repl.SSLCert, SSLKey: repl.SSLKey, SSLRootCert: repl.SSLRootCert, SSLCRL: repl.SSLCRL,
 			SSLCRLDir: repl.SSLCRLDir, SSLNegotiation: repl.SSLNegotiation, GSSEncMode: repl.GSSEncMode, ChannelBinding: repl.ChannelBinding,
 			Timeout: r.settings.TTL}
 		in.Standby.Conninfo = c.String()
 		if r.settings.UseSlots {
-			in.Standby.SlotName = cluster.SlotName(i.c.File.Name)
+			in.Standby.SlotName = cluster.SlotName(i.file().Name)
 		}
 	}
 	if cd, err := i.pg.Control(ctx); err == nil {

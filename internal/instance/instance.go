@@ -44,9 +44,21 @@ type Config struct {
 	Log         *slog.Logger
 }
 
-// RestoreCommand says whether standbys here can read an archive.
-func (c Config) RestoreCommand() bool {
-	_, ok := c.File.PostgreSQL.RecoveryConf["restore_command"]
+// SetFile hands over the configuration as read again. The files of PostgreSQL follow at the next
+// Configure; what was fixed when the process began (addresses, directories, passwords) stays.
+func (i *Instance) SetFile(f *config.Config) { i.current.Store(f) }
+
+// file is the configuration as read last.
+func (i *Instance) file() *config.Config {
+	if f := i.current.Load(); f != nil {
+		return f
+	}
+	return i.c.File
+}
+
+// restoreCommand says whether standbys here can read an archive.
+func (i *Instance) restoreCommand() bool {
+	_, ok := i.file().PostgreSQL.RecoveryConf["restore_command"]
 	return ok
 }
 
@@ -91,6 +103,7 @@ type Instance struct {
 
 	installed postgres.Version
 	progress  atomic.Pointer[string]
+	current   atomic.Pointer[config.Config]
 }
 
 // role is what the generated files depend on beside the configuration.

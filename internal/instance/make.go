@@ -58,7 +58,7 @@ func (i *Instance) Bootstrap(ctx context.Context, c cluster.Settings) (err error
 	if _, err := i.pg.EnsureRoles(ctx); err != nil {
 		return err
 	}
-	b := i.c.File.Bootstrap
+	b := i.file().Bootstrap
 	script := b.PostBootstrap
 	if script == "" {
 		script = b.PostInit
@@ -71,7 +71,7 @@ func (i *Instance) Bootstrap(ctx context.Context, c cluster.Settings) (err error
 }
 
 func (i *Instance) makeDirectory(ctx context.Context) error {
-	b := i.c.File.Bootstrap
+	b := i.file().Bootstrap
 	if b.Method != "" && b.Method != "initdb" {
 		m, ok := b.Section(b.Method)
 		if !ok {
@@ -79,7 +79,7 @@ func (i *Instance) makeDirectory(ctx context.Context) error {
 		}
 		i.say("bootstrap method %s", b.Method)
 		return i.command(ctx, "bootstrap method "+b.Method, m.Command,
-			append([]string{"--scope=" + i.c.File.Scope, "--datadir=" + i.c.DataDir}, optionArgs(m.Options)...)...)
+			append([]string{"--scope=" + i.file().Scope, "--datadir=" + i.c.DataDir}, optionArgs(m.Options)...)...)
 	}
 	i.say("initdb")
 	o := postgres.InitdbOptions{}
@@ -129,7 +129,7 @@ func (i *Instance) waitUp(ctx context.Context) error {
 
 // cloneBy tries the replica methods in the order of the file.
 func (i *Instance) cloneBy(ctx context.Context, src postgres.From, from node.Upstream) error {
-	methods := i.c.File.PostgreSQL.CreateReplicaMethods
+	methods := i.file().PostgreSQL.CreateReplicaMethods
 	if len(methods) == 0 {
 		methods = []string{"basebackup"}
 	}
@@ -137,7 +137,7 @@ func (i *Instance) cloneBy(ctx context.Context, src postgres.From, from node.Ups
 	for _, name := range methods {
 		var err error
 		if name == "basebackup" {
-			err = i.pg.BaseBackup(ctx, src, postgres.BaseBackupOptions{ExtraArgs: basebackupArgs(i.c.File.PostgreSQL.BaseBackup)},
+			err = i.pg.BaseBackup(ctx, src, postgres.BaseBackupOptions{ExtraArgs: basebackupArgs(i.file().PostgreSQL.BaseBackup)},
 				i.bytesProgress("copying from "+from.Name))
 		} else {
 			err = i.customClone(ctx, name, from)
@@ -170,14 +170,14 @@ func basebackupArgs(v any) []string {
 }
 
 func (i *Instance) customClone(ctx context.Context, name string, from node.Upstream) error {
-	m, ok := i.c.File.PostgreSQL.ReplicaMethod(name)
+	m, ok := i.file().PostgreSQL.ReplicaMethod(name)
 	if !ok || m.Command == "" {
 		return fmt.Errorf("there is no section postgresql.%s with a command", name)
 	}
 	for _, k := range []string{"no_leader", "no_master", "keep_data", "no_params", "keep_existing_recovery_conf"} {
 		delete(m.Options, k)
 	}
-	args := append([]string{"--scope=" + i.c.File.Scope, "--role=replica", "--datadir=" + i.c.DataDir,
+	args := append([]string{"--scope=" + i.file().Scope, "--role=replica", "--datadir=" + i.c.DataDir,
 		fmt.Sprintf("--connstring=host=%s port=%s user=%s", from.Host, from.Port, i.c.Replication)}, optionArgs(m.Options)...)
 	if err := i.command(ctx, "replica method "+name, m.Command, args...); err != nil {
 		return err

@@ -337,7 +337,7 @@ func (i *Instance) Detail() node.Detail {
 	if st.InRecovery {
 		if st.Receiver.Streaming() {
 			d.ReplicationState = "streaming"
-		} else if i.c.RestoreCommand() {
+		} else if i.restoreCommand() {
 			d.ReplicationState = "in archive recovery"
 		}
 	}

@@ -132,7 +132,7 @@ func (i *Instance) Stop(ctx context.Context, immediate bool) error {
 		o = postgres.StopOptions{Mode: postgres.StopImmediate, KillAfter: time.Second, Progress: o.Progress}
 	}
 	defer i.say("")
-	if script := i.c.File.PostgreSQL.BeforeStop; script != "" && !immediate {
+	if script := i.file().PostgreSQL.BeforeStop; script != "" && !immediate {
 		// It may not eat up the time in which PostgreSQL has to stop.
 		sctx, cancel := context.WithTimeout(ctx, beforeStopWithin)
 		if err := i.command(sctx, "before_stop", script); err != nil {
@@ -154,7 +154,7 @@ func (i *Instance) Stop(ctx context.Context, immediate bool) error {
 // Promote ends recovery onto timeline, or a later one. The checkpoint that makes pg_rewind see the new
 // timeline follows by itself, not waited for.
 func (i *Instance) Promote(ctx context.Context, timeline uint32) error {
-	if script := i.c.File.PostgreSQL.PrePromote; script != "" {
+	if script := i.file().PostgreSQL.PrePromote; script != "" {
 		i.say("pre_promote")
 		defer i.say("")
 		if err := i.command(ctx, "pre_promote", script); err != nil {
@@ -241,7 +241,7 @@ func (i *Instance) Rewind(ctx context.Context, from node.Upstream, timeline uint
 	if err != nil {
 		return err
 	}
-	needed, err := i.pg.Rewind(ctx, src, postgres.RewindOptions{RestoreTargetWAL: i.c.RestoreCommand()}, i.bytesProgress("rewinding from "+from.Name))
+	needed, err := i.pg.Rewind(ctx, src, postgres.RewindOptions{RestoreTargetWAL: i.restoreCommand()}, i.bytesProgress("rewinding from "+from.Name))
 	if err != nil {
 		var re *postgres.RewindError
 		if errors.As(err, &re) && !re.Touched && i.pg.WaitCheckpointed(ctx, src, 0) != nil {

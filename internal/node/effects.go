@@ -133,9 +133,11 @@ func (n *Node) keepHouse(ctx context.Context, o ha.Observation, d ha.Decision) {
 		return
 	}
 	if view.ConfigRev != 0 && d.State != ha.StatePromoting {
-		if key := configKey(view); key != n.configured {
+		again := n.reconfigure.Swap(false)
+		if key := configKey(view); key != n.configured || again {
 			if err := n.c.DB.Configure(ctx, settings, view.Members); err != nil {
 				n.c.Log.Warn("configuration not applied", "err", err)
+				n.configured = "" // once more with the next tick
 			} else {
 				n.configured = key
 			}

@@ -82,6 +82,8 @@ type Node struct {
 	probed   string // the holder and epoch that answeredAt is about
 	answered time.Duration
 
+	reconfigure atomic.Bool // the configuration file was read again
+
 	behind atomic.Int64 // bytes that former leaders had published and this node did not have when it took over
 
 	wake chan struct{}

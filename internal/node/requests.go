@@ -157,6 +157,13 @@ func (n *Node) KeepFailsafe(ctx context.Context) {
 	}
 }
 
+// Reconfigure has the next tick write PostgreSQL's files anew, as after a reload of the configuration
+// file.
+func (n *Node) Reconfigure() {
+	n.reconfigure.Store(true)
+	n.Wake()
+}
+
 // SetTags replaces the member's tags, as after a reload of the configuration file.
 func (n *Node) SetTags(t cluster.Tags) {
 	n.reqMu.Lock()
