@@ -53,7 +53,14 @@ Example:
 
 func (a *App) demoCommand() *cobra.Command {
 	d := &demoCmd{a: a}
-	c := &cobra.Command{Use: "demo", Args: exactly(), Long: demoUsage, RunE: func(cmd *cobra.Command, _ []string) error { return d.run(cmd.Context()) }}
+	c := &cobra.Command{Use: "demo", Long: demoUsage, RunE: func(cmd *cobra.Command, _ []string) error { return d.run(cmd.Context()) },
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("hathi demo: unknown command %q: status, stop, start or destroy; see `hathi demo --help`", args[0])
+			}
+			return nil
+		}}
+
 	f := c.PersistentFlags()
 	f.StringVar(&d.dir, "dir", "", "the demo's directory (default "+d.defaultDir()+")")
 	f = c.Flags()
@@ -147,7 +154,7 @@ func (d *demoCmd) prepare() (*demo.Layout, *runAs, error) {
 		return nil, nil, fmt.Errorf("--bin-dir %s holds no program postgres: %w", bin, err)
 	}
 	if taken := l.Taken(); len(taken) > 0 {
-		return nil, nil, takenError(taken)
+		return nil, nil, d.takenError(taken, fresh)
 	}
 	who, err := demoUser()
 	if err != nil {
@@ -438,7 +445,7 @@ func (d *demoCmd) confirm(question string) bool {
 	return answer == "y" || answer == "yes"
 }
 
-func takenError(taken []demo.Port) error {
+func (d *demoCmd) takenError(taken []demo.Port, fresh bool) error {
 	var b strings.Builder
 	for _, p := range taken {
 		fmt.Fprintf(&b, "\n  port %d (%s) is in use", p.Number, p.What)
@@ -446,5 +453,9 @@ func takenError(taken []demo.Port) error {
 			b.WriteString(" by " + who)
 		}
 	}
-	return fmt.Errorf("the demo cannot listen on its ports:%s\n  hint: stop what uses them, or choose others with --offset N (and --write-port, --read-port)", b.String())
+	hint := "stop what uses them, or choose others with --offset N (and --write-port, --read-port)"
+	if !fresh {
+		hint = "stop what uses them; the PostgreSQL that a killed demo left running ends with `kill $(head -1 " + d.dir + "/pg1/data/postmaster.pid)`, and so for the others"
+	}
+	return fmt.Errorf("the demo cannot listen on its ports:%s\n  hint: %s", b.String(), hint)
 }

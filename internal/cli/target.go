@@ -20,6 +20,7 @@ import (
 	"github.com/hathi-ha/hathi/internal/dcs"
 	"github.com/hathi-ha/hathi/internal/demo"
 	"github.com/hathi-ha/hathi/internal/rest"
+	"github.com/hathi-ha/hathi/internal/supervise"
 )
 
 // Default bounds of commands.
@@ -121,6 +122,7 @@ type target struct {
 	client *rest.Client
 	name   string       // the scope
 	demo   *demo.Layout // nil but for a demo
+	other  bool         // the name was given as an argument and is not what the configuration says
 }
 
 // load finds and reads the configuration. scope, if not empty, overrides the one it states.
@@ -143,7 +145,7 @@ func (f *finder) load() (*config.Config, string, error) {
 		}
 		path = filepath.Join(dir, demoConfig)
 		if _, err := a.ReadFile(path); err != nil {
-			return nil, "", fmt.Errorf("%s is no directory of a demo: %w\nhint: start one with `hathi demo --dir %s --detach`", f.dir, err, f.dir)
+			return nil, "", fmt.Errorf("%s is no directory of a demo: %w\nhint: `hathi demo --detach --dir DIR` makes one in a new or empty DIR", f.dir, err)
 		}
 	case a.Env["HATHI_CONFIG"] != "":
 		path = a.Env["HATHI_CONFIG"]
@@ -203,6 +205,7 @@ func (f *finder) open(ctx context.Context, args []string, members bool) (*target
 		if err := cluster.CheckName(args[0]); err != nil {
 			return nil, nil, usagef("the name of the cluster: %w", err)
 		}
+		t.other = t.name != "" && t.name != args[0]
 		t.name, args = args[0], args[1:]
 	case len(args) > 1 && args[0] == t.name:
 		args = args[1:]
@@ -268,8 +271,11 @@ func (t *target) load(ctx context.Context) (cluster.View, dcs.Snapshot, error) {
 		return cluster.View{}, s, t.unreachable("read", err)
 	}
 	if len(s.Entries) == 0 {
-		return cluster.View{}, s, fmt.Errorf("%w: %s holds no key below %s\nhint: check scope and namespace in %s, and whether the cluster was ever started",
-			errNoCluster, t.where(), t.cfg.Prefix(), t.from)
+		hint := fmt.Sprintf("check scope and namespace in %s, and whether the cluster was ever started", t.from)
+		if t.other {
+			hint = fmt.Sprintf("the argument %s was taken as the name of a cluster; --help tells how a member is named", t.name)
+		}
+		return cluster.View{}, s, fmt.Errorf("%w: %s holds no key below %s\nhint: %s", errNoCluster, t.where(), t.cfg.Prefix(), hint)
 	}
 	return dcs.Decode(s), s, nil
 }
@@ -284,6 +290,12 @@ func (t *target) where() string {
 
 // unreachable words an error of the store for an operator.
 func (t *target) unreachable(what string, err error) error {
+	if t.demo != nil {
+		dir := t.demo.Dir()
+		if _, e := supervise.Dial(context.Background(), filepath.Join(dir, "run", "supervise")); errors.Is(e, supervise.ErrNotRunning) {
+			return fmt.Errorf("%s cluster %s: the demo in %s is not running: `hathi demo start --dir %s` starts it", what, t.name, dir, dir)
+		}
+	}
 	return fmt.Errorf("%s cluster %s: %s does not answer as it should:\n  %w\nhint: look whether etcd runs there and more than half of its members are up, and whether the addresses and certificates in %s are right",
 		what, t.name, t.where(), err, t.from)
 }
