@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -125,7 +126,9 @@ Example:
 				return fmt.Errorf("read the configuration: %w", err)
 			}
 			cfg, problems := config.Load(text, a.Env)
-			if cfg != nil && len(problems.Errors()) == 0 {
+			// What is missing counts only in a file that could be read: otherwise all of it is.
+			unread := slices.ContainsFunc(problems.Errors(), func(p config.Problem) bool { return p.Path == "" })
+			if cfg != nil && !unread {
 				use := config.RoleAgent
 				switch {
 				case cfg.PostgreSQL.DataDir == "" && cfg.Router != nil:

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/hathi-ha/hathi/internal/demo"
 	"github.com/hathi-ha/hathi/internal/guardian"
 	"github.com/hathi-ha/hathi/internal/postgres"
+	"github.com/hathi-ha/hathi/internal/process"
 	"github.com/hathi-ha/hathi/internal/supervise"
 	"github.com/hathi-ha/hathi/internal/term"
 )
@@ -57,6 +59,15 @@ func (a *App) demoCommand() *cobra.Command {
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("hathi demo: unknown command %q: status, stop, start or destroy; see `hathi demo --help`", args[0])
+			}
+			return nil
+		},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case cmd.Flags().Changed("dir") && d.dir == "": // --dir "$D" where D is not set
+				return usagef("--dir is empty: name a directory, or leave the flag out for %s", d.defaultDir())
+			case cmd.Flags().Changed("nodes") && d.options.Nodes == 0:
+				return usagef("--nodes 0: want 1 to 7")
 			}
 			return nil
 		}}
@@ -153,7 +164,11 @@ func (d *demoCmd) prepare() (*demo.Layout, *runAs, error) {
 	} else if _, err := os.Stat(filepath.Join(bin, "postgres")); err != nil {
 		return nil, nil, fmt.Errorf("--bin-dir %s holds no program postgres: %w", bin, err)
 	}
-	if taken := l.Taken(); len(taken) > 0 {
+	taken := l.Taken()
+	if !fresh {
+		taken = slices.DeleteFunc(taken, func(p demo.Port) bool { return leftRunning(l, p) })
+	}
+	if len(taken) > 0 {
 		return nil, nil, d.takenError(taken, fresh)
 	}
 	who, err := demoUser()
@@ -184,13 +199,40 @@ func (d *demoCmd) prepare() (*demo.Layout, *runAs, error) {
 	return l, who, nil
 }
 
+// leftRunning says whether a port is held by a PostgreSQL of this very demo, whose supervisor was
+// killed: the agents take it over.
+func leftRunning(l *demo.Layout, p demo.Port) bool {
+	for _, n := range l.Nodes {
+		if n.PostgreSQL == p.Number {
+			list, err := process.List(l.DataDir(n.Name), 0)
+			return err == nil && len(list) > 0
+		}
+	}
+	return false
+}
+
+func orDefault(s string) string {
+	if s == "" {
+		return "the newest installed PostgreSQL"
+	}
+	return s
+}
+
 // unchanged refuses options that an existing demo does not have.
 func (d *demoCmd) unchanged(l *demo.Layout) error {
 	o := d.options
 	differs := func(flag string, want, have any) error {
 		return fmt.Errorf("the demo in %s was made with %s %v, not %v: leave the flag out, or destroy it first (`hathi demo destroy --dir %s`)", d.dir, flag, have, want, d.dir)
 	}
+	offset := 0
+	if plain, err := demo.Plan(d.dir, demo.Options{}); err == nil {
+		offset = l.Router.Status - plain.Router.Status
+	}
 	switch {
+	case o.Offset != 0 && o.Offset != offset:
+		return differs("--offset", o.Offset, offset)
+	case o.BinDir != "" && o.BinDir != l.BinDir:
+		return differs("--bin-dir", o.BinDir, orDefault(l.BinDir))
 	case o.Nodes != 0 && o.Nodes != len(l.Nodes):
 		return differs("--nodes", o.Nodes, len(l.Nodes))
 	case o.WritePort != 0 && o.WritePort != l.Router.Write:
@@ -355,6 +397,11 @@ func (d *demoCmd) stop(ctx context.Context) error {
 	}
 	if err := d.halt(ctx, l); err != nil {
 		if errors.Is(err, supervise.ErrNotRunning) {
+			for _, n := range l.Nodes {
+				if list, lerr := process.List(l.DataDir(n.Name), 0); lerr == nil && len(list) > 0 {
+					return fmt.Errorf("the supervisor of the demo in %s is gone, but PostgreSQL of %s still runs: `hathi demo start --dir %s` takes it over, and `hathi demo stop` then stops it", d.dir, n.Name, d.dir)
+				}
+			}
 			d.say("the demo in %s is not running", d.dir)
 			return nil
 		}
@@ -455,7 +502,7 @@ func (d *demoCmd) takenError(taken []demo.Port, fresh bool) error {
 	}
 	hint := "stop what uses them, or choose others with --offset N (and --write-port, --read-port)"
 	if !fresh {
-		hint = "stop what uses them; the PostgreSQL that a killed demo left running ends with `kill $(head -1 " + d.dir + "/pg1/data/postmaster.pid)`, and so for the others"
+		hint = "stop what uses them; this demo has its ports for good"
 	}
 	return fmt.Errorf("the demo cannot listen on its ports:%s\n  hint: %s", b.String(), hint)
 }
