@@ -15,6 +15,7 @@ import (
 const (
 	sigstop = unix.SIGSTOP
 	sigcont = unix.SIGCONT
+	sigterm = unix.SIGTERM
 )
 
 // TestStoreLost: etcd loses its majority, with and without failsafe.

@@ -171,6 +171,8 @@ func TestSyncModes(t *testing.T) {
 			frozen = append(frozen, c.walreceiver(n))
 		}
 		c.dbOff(lead)
+		// They end before they read what the leader's kernel had already sent.
+		c.signal(sigterm, frozen...)
 		c.signal(sigcont, frozen...)
 		c.stays(2*c.l.TTL, "nobody leads", func() error {
 			v, err := c.tryView()
