@@ -13,7 +13,8 @@ import (
 type Lock struct {
 	// Node is the member that holds the lock. Empty when it was released.
 	Node string `json:"node"`
-	// Instance is the identity of the holder's data directory (a UUID made with it), so that two
+	// Instance is the identity of the holder: a UUID made once and kept beside its data directory (other
+	// data put into the directory by hand is not told apart), so that two
 	// processes that were given the same name by mistake can never both resume the lock.
 	Instance string `json:"instance,omitempty"`
 	// Epoch grows by one at each take-over and never falls. The first holder has 1.

@@ -37,18 +37,7 @@ func (n *Node) Run(ctx context.Context) error {
 // Keep renews the lease until ctx ends. It belongs to a goroutine of its own, and the store that
 // Leadership writes to has a connection of its own: nothing that a tick does can delay it.
 func (n *Node) Keep(ctx context.Context) {
-	for {
-		ttl := n.c.Lead.TTL()
-		if ttl == 0 {
-			ttl = lease.MinTTL
-		}
-		timer := time.NewTimer(lease.RenewEvery(ttl))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
+	for n.awaitRenewal(ctx) {
 		if err := n.c.Lead.Renew(ctx); err != nil {
 			n.c.Log.Warn("lease not renewed", "err", err)
 			if _, held := n.c.Lead.Held(); !held {
@@ -74,18 +63,23 @@ func (n *Node) ProbeLoop(ctx context.Context) {
 
 // KeepFailsafeLoop runs KeepFailsafe as often as the lease is renewed, until ctx ends.
 func (n *Node) KeepFailsafeLoop(ctx context.Context) {
-	for {
-		ttl := n.c.Lead.TTL()
-		if ttl == 0 {
-			ttl = lease.MinTTL
-		}
-		timer := time.NewTimer(lease.RenewEvery(ttl))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
+	for n.awaitRenewal(ctx) {
 		n.KeepFailsafe(ctx)
+	}
+}
+
+// awaitRenewal waits until the next renewal is due; false when ctx has ended.
+func (n *Node) awaitRenewal(ctx context.Context) bool {
+	ttl := n.c.Lead.TTL()
+	if ttl == 0 {
+		ttl = lease.MinTTL
+	}
+	timer := time.NewTimer(lease.RenewEvery(ttl))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
