@@ -18,14 +18,22 @@ import (
 
 // writeFiles makes the configuration files for the wanted role and installs them. It returns the
 // settings for the command line. files is held: what was written last must be made of the role as it
-// was set last, or a Hold could be undone by a Configure that began before it.
-func (i *Instance) writeFiles(ctx context.Context, standby bool) (map[string]string, error) {
+// was set last, or a Hold could be undone by a Configure that began before it. See reloadQuick for quick.
+func (i *Instance) writeFiles(ctx context.Context, standby, quick bool) (map[string]string, error) {
 	i.form.Lock()
 	r := i.role
+	if !quick {
+		r.replayAsks = pgconf.Control{} // read it again
+	}
 	i.form.Unlock()
 	in, err := i.input(ctx, r, standby)
 	if err != nil {
 		return nil, err
+	}
+	if standby {
+		i.form.Lock()
+		i.role.replayAsks = in.Control
+		i.form.Unlock()
 	}
 	files, err := pgconf.Build(in)
 	if err != nil {
@@ -51,11 +59,23 @@ func (i *Instance) writeFiles(ctx context.Context, standby bool) (map[string]str
 func (i *Instance) reload(ctx context.Context, standby bool) error {
 	i.files.Lock()
 	defer i.files.Unlock()
-	command, err := i.writeFiles(ctx, standby)
+	command, err := i.writeFiles(ctx, standby, false)
 	if err != nil {
 		return err
 	}
 	i.notePending(ctx, command)
+	return i.pg.Reload(ctx)
+}
+
+// reloadQuick is reload for what a take-over waits for: a changed upstream or synchronous rule. What
+// WAL replay asks of the settings is taken from the last time; a program would have to be run to
+// learn it, and these settings take a restart anyhow.
+func (i *Instance) reloadQuick(ctx context.Context, standby bool) error {
+	i.files.Lock()
+	defer i.files.Unlock()
+	if _, err := i.writeFiles(ctx, standby, true); err != nil {
+		return err
+	}
 	return i.pg.Reload(ctx)
 }
 
@@ -127,6 +147,7 @@ func (i *Instance) input(ctx context.Context, r role, standby bool) (pgconf.Inpu
 		PgHBA:         p.PgHBA,
 		PgIdent:       p.PgIdent,
 		ServerVersion: v.Num(),
+		SyncFS:        postgres.SyncFSTells(),
 		Base:          i.base(),
 		Include:       p.CustomConf,
 		Node:          pgconf.Node{Scope: i.file().Scope, Listen: hosts, Port: port, SocketDir: i.c.SocketDir},
@@ -194,6 +215,10 @@ func (i *Instance) standbyInput(ctx context.Context, r role, in *pgconf.Input) {
 		if r.settings.UseSlots {
 			in.Standby.SlotName = cluster.SlotName(i.file().Name)
 		}
+	}
+	if r.replayAsks != (pgconf.Control{}) {
+		in.Control = r.replayAsks
+		return
 	}
 	if cd, err := i.pg.Control(ctx); err == nil {
 		in.Control = pgconf.Control{MaxConnections: cd.MaxConnections, MaxWorkerProcesses: cd.MaxWorkerProcesses, MaxWALSenders: cd.MaxWALSenders,

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/node"
@@ -15,6 +13,8 @@ const (
 	// holdWithin bounds the wait for a WAL receiver to end.
 	holdWithin = time.Second
 	holdPoll   = 10 * time.Millisecond
+	// maxRetryInterval is the longest wal_retrieve_retry_interval with which the wait is worth it.
+	maxRetryInterval = 500 * time.Millisecond
 )
 
 // Hold has a running standby receive nothing any more.
@@ -26,26 +26,26 @@ const (
 func (i *Instance) Hold(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, holdWithin)
 	defer cancel()
-	before, err := i.pg.Status(ctx)
+	before, err := i.pg.Receiving(ctx)
 	if err != nil {
 		return err
 	}
 	if !before.InRecovery {
 		return errors.New("PostgreSQL is no standby")
 	}
-	retry, err := i.retryInterval(ctx)
-	if err != nil {
-		return err
+	retry := time.Duration(before.RetryIntervalMillis) * time.Millisecond
+	if retry > maxRetryInterval {
+		return fmt.Errorf("wal_retrieve_retry_interval is %s: with more than %s a standby cannot be sure in time that it receives nothing", retry, maxRetryInterval)
 	}
 	i.form.Lock()
 	i.role.upstream, i.role.primary = node.Upstream{}, false
 	i.form.Unlock()
-	if err := i.reload(ctx, true); err != nil {
+	if err := i.reloadQuick(ctx, true); err != nil {
 		return err
 	}
 	var clear time.Duration
 	for {
-		st, err := i.pg.Status(ctx)
+		st, err := i.pg.Receiving(ctx)
 		switch {
 		case err != nil:
 			return err
@@ -64,21 +64,4 @@ func (i *Instance) Hold(ctx context.Context) error {
 			return fmt.Errorf("wait for the WAL receiver to end: %w", context.Cause(ctx))
 		}
 	}
-}
-
-// retryInterval is wal_retrieve_retry_interval. Longer than half a second the wait would not be worth
-// it.
-func (i *Instance) retryInterval(ctx context.Context) (time.Duration, error) {
-	text, err := i.pg.Setting(ctx, "wal_retrieve_retry_interval")
-	if err != nil {
-		return 0, err
-	}
-	d, err := time.ParseDuration(strings.ReplaceAll(text, "min", "m"))
-	if n, nerr := strconv.Atoi(text); nerr == nil {
-		d, err = time.Duration(n)*time.Millisecond, nil
-	}
-	if err != nil || d > 500*time.Millisecond {
-		return 0, fmt.Errorf("wal_retrieve_retry_interval is %s: with more than 500ms a standby cannot be sure in time that it receives nothing", text)
-	}
-	return d, nil
 }

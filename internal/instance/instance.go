@@ -19,6 +19,7 @@ import (
 	"github.com/hathi-ha/hathi/internal/config"
 	"github.com/hathi-ha/hathi/internal/ha"
 	"github.com/hathi-ha/hathi/internal/node"
+	"github.com/hathi-ha/hathi/internal/pgconf"
 	"github.com/hathi-ha/hathi/internal/postgres"
 	"github.com/hathi-ha/hathi/internal/quorum"
 )
@@ -79,7 +80,8 @@ type Instance struct {
 		status       postgres.Status
 		streamedAt   time.Duration
 		movedAt      time.Duration
-		exhausted    bool // recovery has come to the end of the WAL on this disk since the start
+		lookedAt     time.Duration // when the server answered last
+		exhausted    bool          // recovery has come to the end of the WAL on this disk since the start
 		prober       *prober
 		prunedAt     time.Duration
 		history      cluster.History
@@ -113,6 +115,8 @@ type role struct {
 	rule     quorum.Rule
 	settings cluster.Settings
 	members  map[string]cluster.Member
+	// replayAsks is what the control file of a standby said when the files were last written in full.
+	replayAsks pgconf.Control
 }
 
 var _ node.Database = (*Instance)(nil)

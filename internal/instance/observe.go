@@ -136,8 +136,14 @@ func (i *Instance) answered(st postgres.Status, now time.Duration) {
 		i.last.exhausted = i.last.exhausted || st.Received != 0 || st.ReceiverRuns || st.WantsWAL
 	}
 	if lsn := st.LSN(); lsn > i.last.status.LSN() && i.last.status.Version != 0 {
+		// It grew at some instant since the last look. A standby's receiver knows better when: the age of
+		// its last message, by the one clock that gave both ends of it.
 		i.last.movedAt = now
+		if st.Receiver != nil && st.Receiver.SilentFor > 0 {
+			i.last.movedAt = max(now-st.Receiver.SilentFor, i.last.lookedAt)
+		}
 	}
+	i.last.lookedAt = now
 	i.last.status = st
 	i.last.failure = ""
 	if st.Receiver.Streaming() {

@@ -26,7 +26,7 @@ func (i *Instance) Start(ctx context.Context, s node.StartSpec) error {
 	i.role = role{primary: s.Primary, upstream: s.Upstream, rule: s.Rule, settings: s.Settings, members: s.Members}
 	i.form.Unlock()
 	i.files.Lock()
-	command, err := i.writeFiles(ctx, !s.Primary)
+	command, err := i.writeFiles(ctx, !s.Primary, false)
 	i.files.Unlock()
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (i *Instance) Follow(ctx context.Context, up node.Upstream) error {
 	i.form.Lock()
 	i.role.upstream, i.role.primary = up, false
 	i.form.Unlock()
-	return i.reload(ctx, true)
+	return i.reloadQuick(ctx, true)
 }
 
 // SetRule writes synchronous_standby_names and reloads. On a primary it returns once the server
@@ -63,7 +63,7 @@ func (i *Instance) SetRule(ctx context.Context, r quorum.Rule) error {
 	i.look.Lock()
 	standby := i.last.status.InRecovery
 	i.look.Unlock()
-	if err := i.reload(ctx, standby); err != nil {
+	if err := i.reloadQuick(ctx, standby); err != nil {
 		return err
 	}
 	return i.pg.WaitSetting(ctx, "synchronous_standby_names", r.String())

@@ -63,6 +63,8 @@ type Leadership struct {
 
 	op chan struct{} // holds one token: the right to talk to the store
 
+	unsure int // tries in a row to take the lock whose outcome is unknown; of the tick alone
+
 	mu        sync.Mutex
 	held      bool
 	everHeld  bool
@@ -174,10 +176,20 @@ func (l *Leadership) acquireOp(ctx context.Context) error { return receive(ctx, 
 
 func (l *Leadership) releaseOp() { l.op <- struct{}{} }
 
+// firstTake bounds the first try to take a lock.
+const firstTake = 400 * time.Millisecond
+
+// takeWithin bounds a try to take the lock. A store that elects its leader may have swallowed the
+// first one, and somebody else may lead meanwhile: to look again soon is better than to wait. From try
+// to try it gets longer, so that a slow store is enough in the end.
+func (l *Leadership) takeWithin(ttl time.Duration) time.Duration {
+	return min(firstTake<<min(l.unsure, 8), max(lease.RenewTimeout(ttl), firstTake))
+}
+
 // Take takes the lock. before is /status as the decision saw it; what it says of a clean shutdown is
 // taken back in the same transaction.
 func (l *Leadership) Take(ctx context.Context, e ha.TakeLock, initializeRev int64, before cluster.Status, ttl time.Duration, leaderLease dcs.LeaseID) error {
-	ctx, cancel := within(ctx, lease.RenewTimeout(ttl))
+	ctx, cancel := within(ctx, l.takeWithin(ttl))
 	defer cancel()
 	if err := l.acquireOp(ctx); err != nil {
 		return fmt.Errorf("take the lock: %w", err)
@@ -211,8 +223,10 @@ func (l *Leadership) Take(ctx context.Context, e ha.TakeLock, initializeRev int6
 	t0 := l.now()
 	res, err := l.store.Commit(ctx, t)
 	if err != nil {
+		l.unsure++
 		return fmt.Errorf("take the lock for epoch %d: %w", e.Epoch, err)
 	}
+	l.unsure = 0
 	if !res.Succeeded {
 		return fmt.Errorf("take the lock for epoch %d: %w", e.Epoch, ErrConflict)
 	}

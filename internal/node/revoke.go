@@ -130,14 +130,20 @@ func (n *Node) mayReceive(v cluster.View, upstream string) error {
 	return nil
 }
 
-// revoke performs ha.Revoke: this node first, then the others.
+// revoke performs ha.Revoke: this node and the others, at the same time.
 func (n *Node) revoke(ctx context.Context, o ha.Observation, e ha.Revoke) error {
-	if err := n.hold(ctx, e.LockRev); err != nil {
-		return err
-	}
 	v := o.Store.View
 	r := Revocation{Scope: n.c.Scope, Name: n.c.Name, Epoch: e.Epoch, LockRev: e.LockRev}
-	answers := n.c.Peers.Revoke(ctx, v.Members, n.c.Name, v.Lock.Node, r)
+	var answers map[string]cluster.PeerStatus
+	var err error
+	// To end a WAL receiver takes its time, and the promises do not depend on each other.
+	each(ctx, 2, func(ctx context.Context, i int) {
+		if i == 0 {
+			err = n.hold(ctx, e.LockRev)
+			return
+		}
+		answers = n.c.Peers.Revoke(ctx, v.Members, n.c.Name, v.Lock.Node, r)
+	})
 	n.peers = ha.Peers{Answers: answers, AskedAt: n.c.Now()}
-	return nil
+	return err
 }

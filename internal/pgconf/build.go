@@ -24,6 +24,8 @@ type Input struct {
 	PgHBA, PgIdent []string
 	// ServerVersion is server_version_num, such as 150018; from 130000.
 	ServerVersion int
+	// SyncFS says that the kernel's syncfs reports errors.
+	SyncFS bool
 	// Base are settings of the file that initdb made (ParseConf reads it). Only what initdb takes
 	// from the machine is kept of it: locales, time zones, text search, shared memory type.
 	Base map[string]string
@@ -118,6 +120,11 @@ func Build(in Input) (Files, error) {
 	}
 	for name, v := range Defaults(in.Settings.TTL) {
 		b.out[name] = v
+	}
+	if in.SyncFS && in.ServerVersion >= 140000 {
+		// Before crash recovery the server makes every file of the data directory durable. One call for
+		// the whole file system takes moments where a thousand files take a second, or many.
+		b.out["recovery_init_sync_method"] = "syncfs"
 	}
 	for _, name := range sorted(in.Settings.Parameters) {
 		b.user(name, in.Settings.Parameters[name], "the dynamic configuration")

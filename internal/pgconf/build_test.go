@@ -70,6 +70,26 @@ func TestBuild_SafeDefaults(t *testing.T) {
 	}
 }
 
+func TestBuild_SyncsTheFileSystemAtOnceWhereErrorsShow(t *testing.T) {
+	const name = "recovery_init_sync_method"
+	for _, c := range []struct {
+		version int
+		tells   bool
+		stated  string
+		want    string
+	}{{150018, true, "", "syncfs"}, {150018, false, "", ""}, {130020, true, "", ""}, {170004, true, "fsync", "fsync"}} {
+		in := input()
+		in.ServerVersion, in.SyncFS = c.version, c.tells
+		if c.stated != "" {
+			in.Parameters = map[string]string{name: c.stated}
+		}
+		_, got := build(t, in)
+		if got := got[name]; got != c.want {
+			t.Errorf("%+v: got %q, want %q", c, got, c.want)
+		}
+	}
+}
+
 func TestBuild_LeaseBoundsWalTimeouts(t *testing.T) {
 	for ttl, text := range map[time.Duration]string{3 * time.Second: "5000ms", 6 * time.Second: "6000ms", 30 * time.Second: "30000ms", 10 * time.Minute: "60000ms"} {
 		if got := pgconf.Defaults(ttl)["wal_sender_timeout"]; got != text {

@@ -63,6 +63,11 @@ func (s *Server) Rewind(ctx context.Context, from From, o RewindOptions, progres
 	}
 	conn := append(from.conninfo(s.cfg.PassFile, "hathi-rewind"), [2]string{"dbname", "postgres"})
 	args := []string{"-D", s.cfg.DataDir, "--source-server=" + conn.String(), "--progress"}
+	atOnce := SyncFSTells()
+	if atOnce {
+		// It would sync file after file; below, one call does.
+		args = append(args, "--no-sync")
+	}
 	if o.RestoreTargetWAL {
 		args = append(args, "--restore-target-wal")
 	}
@@ -89,6 +94,9 @@ func (s *Server) Rewind(ctx context.Context, from From, o RewindOptions, progres
 			progress(done, total)
 		}
 	}})
+	if atOnce && err == nil {
+		err = syncAll(s.cfg.DataDir)
+	}
 	if wasStandby || err == nil {
 		_, e := s.SetStandby(true)
 		if e != nil {

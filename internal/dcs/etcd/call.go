@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/dcs"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 )
@@ -59,7 +60,10 @@ func (s *Store) call(ctx context.Context, op string, repeatable bool, request fu
 		}
 		marked, mark := withSentMark(clientv3.WithRequireLeader(attempt))
 		began := time.Now()
-		err = request(marked, conn)
+		if err = s.ping(attempt, e, conn); err == nil {
+			began = time.Now()
+			err = request(marked, conn)
+		}
 		ended := attempt.Err() != nil
 		done()
 		if err == nil {
@@ -92,6 +96,25 @@ func (s *Store) call(ctx context.Context, op string, repeatable bool, request fu
 			return s.giveUp(op, sent, last, ctx.Err())
 		}
 	}
+}
+
+// freshFor is how long after its last answer a member is trusted to answer again.
+const freshFor = time.Second
+
+// ping asks a member that has not answered lately for a sign of life before a request is entrusted to
+// it. The request may be one that must not be repeated, and a member that vanished, or that knows of no
+// leader, would swallow it.
+func (s *Store) ping(ctx context.Context, e *endpoint, conn *grpc.ClientConn) error {
+	if e.answeredWithin(freshFor) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), max(s.config.RequestTimeout/6, blameAfter))
+	defer cancel()
+	_, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(s.config.Prefix), CountOnly: true, Serializable: true})
+	if err == nil {
+		e.good()
+	}
+	return err
 }
 
 // giveUp words the end of a call. end is why it ended: the context's error or nil.

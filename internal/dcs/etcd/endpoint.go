@@ -46,6 +46,8 @@ type endpoint struct {
 	lastGood   time.Time
 	quarantine time.Duration // how long the next failure leaves it aside, less one doubling
 	lastErr    error
+	// electingSince and electingAt are when the member began to say, and last said, that there is no leader.
+	electingSince, electingAt time.Time
 }
 
 func newEndpoint(s *Store, url string) *endpoint {
@@ -178,9 +180,24 @@ func (e *endpoint) standing() (suspect bool, failedAt time.Time) {
 	return e.suspect, e.failedAt
 }
 
+// electionGrace is how long a member may say that there is no leader before another is preferred: one
+// that says so for longer is cut off from the others.
+const electionGrace = 2 * time.Second
+
 // failed makes the endpoint suspect.
 func (e *endpoint) failed(err error) {
 	e.mu.Lock()
+	if electing(err) {
+		now := time.Now()
+		if now.Sub(e.electingAt) > 2*electionGrace {
+			e.electingSince = now
+		}
+		e.electingAt = now
+		if now.Sub(e.electingSince) < electionGrace {
+			e.mu.Unlock()
+			return
+		}
+	}
 	was := e.suspect
 	e.suspect = true
 	now := time.Now()
@@ -205,6 +222,13 @@ func (e *endpoint) good() {
 	e.mu.Lock()
 	e.lastGood = time.Now()
 	e.mu.Unlock()
+}
+
+// answeredWithin says whether the last answer is no older than d.
+func (e *endpoint) answeredWithin(d time.Duration) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.suspect && time.Since(e.lastGood) <= d
 }
 
 // cleared ends suspicion after a successful probe, once the quarantine is over.

@@ -65,6 +65,12 @@ func refused(err error) bool {
 	return surelyNotApplied(err) && !isOneOf(err, elsewhere)
 }
 
+// electing says that the member answers and its cluster chooses a leader: so do the others, and it is
+// no worse than they are.
+func electing(err error) bool {
+	return isOneOf(err, []error{rpctypes.ErrGRPCNoLeader, rpctypes.ErrGRPCLeaderChanged, rpctypes.ErrGRPCTimeoutDueToLeaderFail})
+}
+
 func leaseGone(err error) bool {
 	return errors.Is(err, dcs.ErrLeaseGone) || isOneOf(err, []error{rpctypes.ErrGRPCLeaseNotFound})
 }
