@@ -55,6 +55,22 @@ func TestFailover_SilentEndpointCostsAtMostOneCommit(t *testing.T) {
 	}
 }
 
+// A member that vanished while nothing was asked of it must not swallow a request that cannot be
+// repeated: a take-over of the lock is one.
+func TestFailover_AMemberThatVanishedUnseenSwallowsNoCommit(t *testing.T) {
+	addr, _ := member(t)
+	g := newGate(t, addr)
+	st := open(t, etcd.Config{
+		Endpoints: []string{"http://" + g.addr, "http://" + addr}, Prefix: "/service/t/", RequestTimeout: 3 * time.Second,
+	})
+	until(t, "the first commit", func() bool { _, err := st.Commit(t.Context(), put("k", "0")); return err == nil })
+	g.silence()
+	<-time.After(1100 * time.Millisecond) // its last answer has to be old, and no probe has missed it yet
+	if _, err := st.Commit(t.Context(), put("k", "1")); err != nil {
+		t.Errorf("got %v, want a commit through the other member", err)
+	}
+}
+
 func TestFailover_LoadMovesOnWithinOneCall(t *testing.T) {
 	addr, _ := member(t)
 	g := newGate(t, addr)
