@@ -195,6 +195,38 @@ func TestLeadership_ALostTakeIsNoHold(t *testing.T) {
 	}
 }
 
+// hasty is a store that swallows every request, and notes how long it was given.
+type hasty struct {
+	dcs.Store
+	given []time.Duration
+}
+
+func (h *hasty) Commit(ctx context.Context, _ dcs.Txn) (dcs.Result, error) {
+	deadline, _ := ctx.Deadline()
+	h.given = append(h.given, time.Until(deadline))
+	return dcs.Result{}, context.DeadlineExceeded
+}
+
+// A store that elects its leader may swallow the first try, and meanwhile another member may lead; a
+// slow store must be given enough in the end.
+func TestLeadership_TriesToTakeGetLongerFromShort(t *testing.T) {
+	b := newBench(t)
+	store := &hasty{Store: b.client}
+	lead := node.NewLeadership(store, b.guard, b.now, "pg1", func() string { return b.instance })
+	for range 5 {
+		if err := lead.Take(t.Context(), ha.TakeLock{Epoch: 1}, 0, cluster.Status{}, 6*time.Second, 0); err == nil {
+			t.Fatal("got no error, want an unknown outcome")
+		}
+	}
+	if first := store.given[0]; first > lease.RenewTimeout(6*time.Second)/2 {
+		t.Errorf("got %v for the first try, want at most half of what a renewal gets", first)
+	}
+	last := store.given[len(store.given)-1]
+	if want := lease.RenewTimeout(6 * time.Second); last > want || last < want/2 {
+		t.Errorf("got %v for the last try, want about %v", last, want)
+	}
+}
+
 func TestLeadership_AShorterLeaseWaitsForItsFence(t *testing.T) {
 	b := newBench(t)
 	b.take(30 * time.Second)
