@@ -205,12 +205,13 @@ func (d *decider) preferred() string {
 			return req.Candidate
 		}
 	}
+	me := cluster.PeerStatus{Name: d.Self.Name, Timeline: d.DB.Timeline, LSN: d.DB.LSN, Tags: d.Self.Tags}
 	if s := lock.Successor; s != "" && s != d.Self.Name {
-		if a, ok := d.Peers.Answers[s]; ok && a.Eligible {
+		// Named on what was known then: one that has less than this node waits for this node.
+		if a, ok := d.Peers.Answers[s]; ok && a.Eligible && !ahead(me, a) {
 			return s
 		}
 	}
-	me := cluster.PeerStatus{Name: d.Self.Name, Timeline: d.DB.Timeline, LSN: d.DB.LSN, Tags: d.Self.Tags}
 	for _, name := range sortedNames(d.Peers.Answers) {
 		a := d.Peers.Answers[name]
 		if name == d.Self.Name || !a.Eligible || a.Tags.FailoverPriority() == 0 {

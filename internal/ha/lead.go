@@ -66,7 +66,8 @@ func (d *decider) leadDown() Decision {
 	fails := d.DB.Failure != ""
 	again := d.again()
 	sync := len(d.Store.View.Sync.Standbys) > 0
-	preferPeer := sync && (d.Lease.Ready || crashes > 0) || crashes >= crashLimit || fails || d.Lease.Ready && d.settings().PrimaryStartTimeout == 0
+	preferPeer := sync && (d.Lease.Ready || crashes > 0) || crashes >= crashLimit || fails || d.Lease.Ready && d.settings().PrimaryStartTimeout == 0 ||
+		d.m.StopFor == StopHung
 	if preferPeer && d.Store.Reachable && again.Primary {
 		if !d.peersKnown(d.DB.PhaseAt) {
 			return d.act(StateHandingOver, vouch, 0, "PostgreSQL ended: making sure that nothing of it lives on, and asking the peers how far they are",
@@ -147,9 +148,10 @@ func (d *decider) leadMute() Decision {
 		return d.ask(StateLeading, vouch, "PostgreSQL has not answered any probe for %s: asking who could take over", text)
 	}
 	if to, why := d.successor(); to != "" && d.Store.Reachable {
+		// To whom is decided once it is dead: until then it may send more to one than to another.
 		d.m.StopFor = StopHung
-		return d.act(StateHandingOver, vouch, 0, fmt.Sprintf("PostgreSQL hangs (no probe answered for %s) and %s: handing over", text, why),
-			Kill{Why: "it hangs"}, ReleaseLock{Successor: to})
+		return d.act(StateHandingOver, vouch, 0, fmt.Sprintf("PostgreSQL hangs (no probe answered for %s) and %s: ending it, to hand over", text, why),
+			Kill{Why: "it hangs"})
 	}
 	if mute > hungAlone {
 		d.m.StopFor = StopHung

@@ -17,6 +17,9 @@ import (
 // promotion in three then took five seconds, and none did with the repetition.
 const promoteEvery = 50 * time.Millisecond
 
+// promotePoll is how often the server is asked whether recovery has ended.
+const promotePoll = 10 * time.Millisecond
+
 // promoteAsk bounds one question between two requests.
 const promoteAsk = 500 * time.Millisecond
 
@@ -29,9 +32,10 @@ func (s *Server) Promote(ctx context.Context) error {
 	}
 	signalFile := filepath.Join(s.cfg.DataDir, "promote")
 	defer os.Remove(signalFile) // one that the server did not consume
-	tick := time.NewTicker(promoteEvery)
+	tick := time.NewTicker(promotePoll)
 	defer tick.Stop()
 	var last error
+	var requested time.Time
 	for {
 		ask, cancel := context.WithTimeout(ctx, promoteAsk)
 		inRecovery, err := s.InRecovery(ask)
@@ -43,8 +47,11 @@ func (s *Server) Promote(ctx context.Context) error {
 			// A server that does not answer may still be on its way to consistency: the request
 			// stands and is obeyed when it gets there.
 			last = err
-			if err := s.requestPromotion(signalFile); err != nil {
-				return fmt.Errorf("promote: %w", err)
+			if time.Since(requested) >= promoteEvery {
+				requested = time.Now()
+				if err := s.requestPromotion(signalFile); err != nil {
+					return fmt.Errorf("promote: %w", err)
+				}
 			}
 		}
 		select {
