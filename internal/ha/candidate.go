@@ -152,6 +152,8 @@ func (d *decider) unfit(force bool) string {
 		return "the configuration makes this a standby cluster, which this release does not run: remove standby_cluster"
 	case d.Self.Tags.FailoverPriority() == 0:
 		return "it is tagged nofailover"
+	case d.stalled():
+		return "the storage of its data directory does not answer"
 	case view.Config.FailsafeMode && len(view.Failsafe) > 0 && view.Failsafe[d.Self.Name] == "":
 		return "it was not a member when the last leader wrote /failsafe, and may not know of it"
 	case force:
@@ -163,6 +165,12 @@ func (d *decider) unfit(force bool) string {
 	}
 	return ""
 }
+
+// stalledFor is how long the storage may make nothing durable before a node is no candidate: it could
+// not end recovery.
+const stalledFor = 2 * time.Second
+
+func (d *decider) stalled() bool { return d.DB.StalledAt != 0 && d.Now-d.DB.StalledAt >= stalledFor }
 
 // complete says whether this node has everything that the last leader ever wrote.
 func (d *decider) complete() bool {
@@ -283,6 +291,8 @@ func Eligible(o Observation) (bool, string) {
 		return false, "its data belongs to another cluster"
 	case o.Job.Running():
 		return false, "it is busy with " + string(o.Job.Kind)
+	case d.stalled():
+		return false, "its storage does not answer"
 	}
 	if n := len(o.Memory.Crashes); n >= crashLimit {
 		return false, fmt.Sprintf("its PostgreSQL ended unasked %d times in the last minutes", n)

@@ -133,31 +133,43 @@ func (d *decider) leadStarting() Decision {
 		Why: "PostgreSQL has been starting for longer than primary_start_timeout, and nobody else can lead"}
 }
 
-// leadMute: the postmaster lives and answers nothing, not even a new connection.
+// leadMute: the postmaster lives and answers nothing, or no new connection, or no write.
 func (d *decider) leadMute() Decision {
 	vouch := d.settings().TTL
 	mute := d.Now - d.DB.PhaseAt
-	text := mute.Round(100 * time.Millisecond)
+	text := d.hang(mute)
 	if d.Request.Restart {
 		return d.act(StateRestarting, vouch, soon, "restart asked for by an operator", Stop{Reason: StopRestart})
 	}
 	if mute < hungAfter {
-		return Decision{State: StateLeading, Vouch: vouch, Wait: soon, Why: fmt.Sprintf("PostgreSQL has not answered for %s", text)}
+		return Decision{State: StateLeading, Vouch: vouch, Wait: soon, Why: text}
+	}
+	if d.m.StopFor == StopHung && mute > hungAlone {
+		// It was to be killed and lives on: within the kernel, where nothing reaches it. Whoever else leads
+		// has to wait for the lease.
+		return d.act(StateHandingOver, 0, idle, text+", and it could not be killed: letting the lock run out", Kill{Why: "it hangs"})
 	}
 	if !d.peersKnown(d.DB.PhaseAt) {
-		return d.ask(StateLeading, vouch, "PostgreSQL has not answered any probe for %s: asking who could take over", text)
+		return d.ask(StateLeading, vouch, "%s: asking who could take over", text)
 	}
 	if to, why := d.successor(); to != "" && d.Store.Reachable {
 		// To whom is decided once it is dead: until then it may send more to one than to another.
 		d.m.StopFor = StopHung
-		return d.act(StateHandingOver, vouch, 0, fmt.Sprintf("PostgreSQL hangs (no probe answered for %s) and %s: ending it, to hand over", text, why),
-			Kill{Why: "it hangs"})
+		return d.act(StateHandingOver, vouch, 0, fmt.Sprintf("%s, and %s: ending it, to hand over", text, why), Kill{Why: "it hangs"})
 	}
 	if mute > hungAlone {
 		d.m.StopFor = StopHung
-		return d.act(StateRestarting, vouch, soon, "PostgreSQL hangs and nobody else can lead: ending it, to start it again", Kill{Why: "it hangs"})
+		return d.act(StateRestarting, vouch, soon, text+", and nobody else can lead: ending it, to start it again", Kill{Why: "it hangs"})
 	}
-	return Decision{State: StateLeading, Vouch: vouch, Wait: idle, Why: "PostgreSQL does not answer, and nobody else can lead"}
+	return Decision{State: StateLeading, Vouch: vouch, Wait: idle, Why: text + ", and nobody else can lead"}
+}
+
+// hang says how a mute server hangs.
+func (d *decider) hang(mute time.Duration) string {
+	if d.DB.Hang != "" {
+		return fmt.Sprintf("PostgreSQL hangs (for %s: %s)", mute.Round(100*time.Millisecond), d.DB.Hang)
+	}
+	return fmt.Sprintf("PostgreSQL has not answered any probe for %s", mute.Round(100*time.Millisecond))
 }
 
 // promote: we hold the lock and PostgreSQL is a standby that must end recovery.

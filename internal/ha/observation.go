@@ -121,6 +121,9 @@ type Database struct {
 
 	Phase   Phase
 	PhaseAt time.Duration // since when
+	Hang    string        // for Mute: how it shows, where old connections are still answered
+	// StalledAt is since when the storage of the data directory has made nothing durable; 0: it does.
+	StalledAt time.Duration
 	// Fenced says that the guardian ended the last postmaster.
 	Fenced bool
 	// Failure is what the last start reported when it ended without having answered; for people.

@@ -526,6 +526,11 @@ func (w *world) setDB(a *args, phase string) error {
 	a.str("id", &db.SystemID)
 	a.span("since", w.o.Now, &db.PhaseAt)
 	a.span("lost", w.o.Now, &db.StreamingLost)
+	db.Hang, db.StalledAt = "", 0
+	if a.has("hang") {
+		db.Hang = "no write ends"
+	}
+	a.span("stalled", w.o.Now, &db.StalledAt)
 	return nil
 }
 

@@ -226,9 +226,11 @@ func (i *Instance) postmaster(ctx context.Context) *postgres.Postmaster {
 		i.last.status, i.last.exhausted = postgres.Status{}, false
 		i.last.controlKnown, i.last.historyOf = false, 0
 		i.watch(pm)
-		p := &prober{}
+		p := newProber()
 		i.last.prober = p
 		i.wg.Go(func() { i.probe(p, pm.Exited()) })
+		i.wg.Go(func() { i.probeStorage(p, pm.Exited()) })
+		i.wg.Go(func() { i.probeWrites(p, pm.Exited()) })
 	}
 	return pm
 }

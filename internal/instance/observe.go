@@ -64,11 +64,12 @@ func (i *Instance) Observe(ctx context.Context) ha.Database {
 	case err == nil:
 		i.answered(st, now)
 		i.last.pmAnswered = true
-		if since, failing := i.last.prober.failing(now); failing {
-			// An old connection answers, and no new one can be made: the postmaster hangs.
+		if since, why, failing := i.last.prober.failing(now, i.last.movedAt); failing {
+			// An old connection answers, but that is all.
 			if i.phase(ha.Mute, now); i.last.phaseAt > since {
 				i.last.phaseAt = since
 			}
+			db.Hang = why
 		} else {
 			i.phase(ha.Up, now)
 		}
@@ -89,6 +90,7 @@ func (i *Instance) Observe(ctx context.Context) ha.Database {
 		i.phase(ha.Starting, now)
 	}
 	db.Phase, db.PhaseAt = i.last.phase, i.last.phaseAt
+	db.StalledAt = i.last.prober.stalled(now)
 	i.fill(&db)
 	if db.Phase == ha.Starting && i.last.status.Version == 0 {
 		// Nothing was ever read from this postmaster. A standby.signal tells what it will be.
@@ -134,6 +136,10 @@ func (i *Instance) answered(st postgres.Status, now time.Duration) {
 		}
 		st.Timeline = i.segmentTimeline(st.Timeline, st.LSN())
 		i.last.exhausted = i.last.exhausted || st.Received != 0 || st.ReceiverRuns || st.WantsWAL
+	}
+	i.last.prober.primary.Store(!st.InRecovery)
+	if st.WALWaiters > 0 && st.LSN() == i.last.status.LSN() {
+		i.last.prober.doubt() // they wait for something that has not moved since the last look
 	}
 	if lsn := st.LSN(); lsn > i.last.status.LSN() && i.last.status.Version != 0 {
 		// It grew at some instant since the last look. A standby's receiver knows better when: the age of

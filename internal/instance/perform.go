@@ -14,6 +14,7 @@ import (
 	"github.com/hathi-ha/hathi/internal/ha"
 	"github.com/hathi-ha/hathi/internal/node"
 	"github.com/hathi-ha/hathi/internal/postgres"
+	"github.com/hathi-ha/hathi/internal/process"
 	"github.com/hathi-ha/hathi/internal/quorum"
 )
 
@@ -93,7 +94,14 @@ func (i *Instance) Kill(ctx context.Context, why string) error {
 	i.look.Lock()
 	i.last.asked = true
 	i.look.Unlock()
-	return i.pg.KillAll(ctx)
+	err := i.pg.KillAll(ctx)
+	if errors.Is(err, process.ErrDoomed) && i.pg.Postmaster() == nil {
+		// Nothing of it runs or answers any more, which is what counts. Whatever needs the directory finds
+		// what is left by itself.
+		i.c.Log.Warn("PostgreSQL is killed, but its processes wait for storage that does not answer", "why", why, "err", err)
+		return nil
+	}
+	return err
 }
 
 // SetAside renames the data directory.
@@ -243,6 +251,10 @@ func (i *Instance) Rewind(ctx context.Context, from node.Upstream, timeline uint
 	}
 	needed, err := i.pg.Rewind(ctx, src, postgres.RewindOptions{RestoreTargetWAL: i.restoreCommand()}, i.bytesProgress("rewinding from "+from.Name))
 	if err != nil {
+		if errors.Is(err, postgres.ErrRunning) {
+			// Processes that were killed and wait for their storage.
+			return errors.Join(node.ErrTryAgain, err)
+		}
 		var re *postgres.RewindError
 		if errors.As(err, &re) && !re.Touched && i.pg.WaitCheckpointed(ctx, src, 0) != nil {
 			err = errors.Join(node.ErrTryAgain, err) // the source went away; nothing was changed here

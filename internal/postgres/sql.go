@@ -91,6 +91,23 @@ func (s *Server) Probe(ctx context.Context) (err error) {
 	return nil
 }
 
+// ProbeWrite commits a transaction with a small message in the WAL, in a new session: what a commit
+// needs must work, the storage of the WAL included. No standby is waited for. It is bounded by
+// SQLTimeout.
+func (s *Server) ProbeWrite(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.SQLTimeout)
+	defer cancel()
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("probe PostgreSQL by a write: %w", err)
+	}
+	defer closeConn(conn)
+	if _, err := conn.Exec(ctx, "SELECT pg_logical_emit_message(true, 'hathi', 'probe')"); err != nil {
+		return fmt.Errorf("probe PostgreSQL by a write: %w", classify(err))
+	}
+	return nil
+}
+
 func closeConn(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -38,6 +38,8 @@ type Status struct {
 	// WantsWAL says that recovery has replayed all WAL on this disk and waits for more. Until that was so
 	// once since the start, LSN may be less than what is on the disk.
 	WantsWAL bool
+	// WALWaiters counts the clients that wait for WAL to be written, or for those who write it.
+	WALWaiters int
 	// SynchronousStandbyNames is the live value.
 	SynchronousStandbyNames string
 	PrimaryConninfoSet      bool
@@ -128,6 +130,8 @@ SELECT jsonb_build_object(
  'receiver_runs', rec AND EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver'),
  'wants_wal', rec AND EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
      AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')),
+ 'wal_waiters', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND state = 'active'
+     AND wait_event IN ('WALWrite', 'WALSync', 'WalWrite', 'WalSync', 'WALInsert', 'WALBufMapping')),
  'ssn', current_setting('synchronous_standby_names'),
  'conninfo_set', current_setting('primary_conninfo') <> '',
  'pending', (SELECT jsonb_agg(jsonb_build_object('name', name, 'old', setting, 'unit', unit, 'new',
@@ -173,6 +177,7 @@ type statusJSON struct {
 	} `json:"receiver"`
 	RcvRuns     bool             `json:"receiver_runs"`
 	WantsWAL    bool             `json:"wants_wal"`
+	WALWaiters  int              `json:"wal_waiters"`
 	SSN         string           `json:"ssn"`
 	ConninfoSet bool             `json:"conninfo_set"`
 	Pending     []PendingSetting `json:"pending"`
@@ -230,7 +235,7 @@ func parseStatus(b []byte) (Status, error) {
 	st := Status{InRecovery: j.InRecovery, Version: j.Version, SystemID: j.SystemID,
 		StartedAt: epoch(j.StartedAt), Written: j.Written.LSN, Flushed: j.Flushed.LSN,
 		Received: j.Received.LSN, Replayed: j.Replayed.LSN, ReplayPaused: j.Paused,
-		ReceiverRuns: j.RcvRuns, WantsWAL: j.WantsWAL, SynchronousStandbyNames: j.SSN, PrimaryConninfoSet: j.ConninfoSet, PendingRestart: j.Pending}
+		ReceiverRuns: j.RcvRuns, WantsWAL: j.WantsWAL, WALWaiters: j.WALWaiters, SynchronousStandbyNames: j.SSN, PrimaryConninfoSet: j.ConninfoSet, PendingRestart: j.Pending}
 	if j.ReplayedAt != nil {
 		st.ReplayedAt = epoch(*j.ReplayedAt)
 	}

@@ -162,8 +162,9 @@ func (s *Server) terminateWALSenders(pm *Postmaster) error {
 }
 
 // KillAll ends every process of the server with SIGKILL, the postmaster being stopped first so that
-// it starts no other, and returns nil only when none is left. Crash recovery follows at the next
-// start.
+// it starts no other, and returns nil only when none is left. process.ErrDoomed when the postmaster has
+// ended and what is left will not run again, but cannot end before its storage answers. Crash recovery
+// follows at the next start.
 func (s *Server) KillAll(ctx context.Context) error {
 	s.dropConn()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -173,15 +174,21 @@ func (s *Server) KillAll(ctx context.Context) error {
 	if pm != nil {
 		pid, start = pm.PID(), pm.StartTicks()
 	}
-	if err := process.KillAll(ctx, s.cfg.DataDir, pid, start); err != nil {
+	err := process.KillAll(ctx, s.cfg.DataDir, pid, start)
+	if err != nil && !errors.Is(err, process.ErrDoomed) {
 		return err
 	}
 	if pm != nil {
+		if err != nil {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, time.Second) // it may be doomed itself
+			defer cancel()
+		}
 		select {
 		case <-pm.Exited():
 		case <-ctx.Done():
-			return fmt.Errorf("kill PostgreSQL: %w", context.Cause(ctx))
+			return fmt.Errorf("kill PostgreSQL: its postmaster has not ended: %w", errors.Join(err, context.Cause(ctx)))
 		}
 	}
-	return nil
+	return err
 }

@@ -107,12 +107,16 @@ func ignoreGone(err error) error {
 // sweepEvery is the pause between two rounds while processes die.
 const sweepEvery = 5 * time.Millisecond
 
-// KillAll kills until no server process of dir is left, and returns nil only then. It gives up
-// when ctx ends: a process in an uninterruptible sleep (a dead disk) cannot be killed by anybody.
-// Postmaster may be 0.
+// doomedAfter is how long all that is left must have been doomed before KillAll says so: an ordinary
+// write to a disk ends within that.
+const doomedAfter = 300 * time.Millisecond
+
+// KillAll kills until no server process of dir is left, and returns nil only then. It returns ErrDoomed
+// when all that is left is doomed, and gives up when ctx ends. Postmaster may be 0.
 func KillAll(ctx context.Context, dir string, postmaster int, start uint64) error {
 	hunt := NewHunt(dir)
 	defer hunt.Close()
+	var doomedSince time.Time
 	for empty := 0; ; {
 		n, err := hunt.Kill(postmaster, start)
 		if n == 0 && err == nil {
@@ -123,6 +127,14 @@ func KillAll(ctx context.Context, dir string, postmaster int, start uint64) erro
 			continue
 		}
 		empty = 0
+		switch {
+		case err != nil || !hunt.Doomed():
+			doomedSince = time.Time{}
+		case doomedSince.IsZero():
+			doomedSince = time.Now()
+		case time.Since(doomedSince) >= doomedAfter:
+			return fmt.Errorf("kill the processes of %s: %d of them: %w", dir, n, ErrDoomed)
+		}
 		timer := time.NewTimer(sweepEvery)
 		select {
 		case <-ctx.Done():

@@ -17,3 +17,18 @@ func FuzzParseStat(f *testing.F) {
 	f.Add([]byte(")("))
 	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseStat(b) })
 }
+
+func TestKillPending(t *testing.T) {
+	const rest = "Name:\tpostgres\nState:\tD (disk sleep)\n"
+	for text, want := range map[string]bool{
+		rest + "SigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n": true,
+		rest + "SigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n": true,
+		rest + "SigPnd:\t0000000000000000\nShdPnd:\t0000000000004001\n": false,
+		rest + "SigBlk:\t0000000000000100\n":                            false,
+		"":                                                              false,
+	} {
+		if got := killPending(text); got != want {
+			t.Errorf("%q: got %t, want %t", text, got, want)
+		}
+	}
+}
