@@ -299,12 +299,17 @@ func (n *Node) effect(ctx context.Context, o ha.Observation, e ha.Effect) error 
 	settings := n.bootstrapSettings(view)
 	switch e := e.(type) {
 	case ha.AskPeers:
-		unhurried := []string{}
-		if view.Lock.Node != "" {
-			unhurried = append(unhurried, view.Lock.Node)
-		}
 		at := n.c.Now()
-		n.peers = ha.Peers{Answers: n.c.Peers.Ask(quick, view.Members, n.c.Name, unhurried), AskedAt: at}
+		members, unhurried := view.Members, []string{}
+		if leader := view.Lock.Node; leader != "" {
+			unhurried = append(unhurried, leader)
+			if answered := n.leaderAnswered(view); answered != 0 && at-answered >= muteFor {
+				// Probes have told already that it does not answer; the take-over need not wait for it again.
+				members = maps.Clone(members)
+				delete(members, leader)
+			}
+		}
+		n.peers = ha.Peers{Answers: n.c.Peers.Ask(quick, members, n.c.Name, unhurried), AskedAt: at}
 		return nil
 	case ha.TakeLock:
 		if err := n.memberLease(quick, settings.TTL); err != nil {

@@ -15,6 +15,10 @@ const ProbeEvery = 250 * time.Millisecond
 // probeWithin bounds one probe.
 const probeWithin = 450 * time.Millisecond
 
+// muteFor is how long the holder of the lock must have left every probe unanswered before the other
+// members are asked without it.
+const muteFor = time.Second
+
 // agreeAfter is how long this node itself must have heard nothing of the leader before it agrees to
 // stop receiving from it: a member that still hears it keeps it in office.
 const agreeAfter = 700 * time.Millisecond
