@@ -8,10 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/boottime"
@@ -26,8 +26,8 @@ type line struct {
 	Text   string             `json:"text"`
 }
 
-func (b *bench) add(l line) {
-	b.lines = append(b.lines, l)
+func (b *bench) note(l line) {
+	b.keep(record{Line: &l})
 	b.say("%s, %s: %s", l.System, l.What, l.Text)
 }
 
@@ -115,7 +115,7 @@ func (b *bench) footprint(ctx context.Context, s system, proxy *host) error {
 		return out
 	}
 	before := take()
-	load := loadAverage()
+	load, all := loadAverage(), cpuTimes()
 	if err := pause(ctx, window); err != nil {
 		return err
 	}
@@ -139,76 +139,83 @@ func (b *bench) footprint(ctx context.Context, s system, proxy *host) error {
 		}
 	}
 	l.Values["rss_mb"], l.Values["pss_mb"], l.Values["cpu_percent"] = rss, pss, cpu
-	l.Text += fmt.Sprintf("without PostgreSQL: RSS %.0f, PSS %.0f MB, CPU %.2f %% of one processor (load average %s)", rss, pss, cpu, load)
-	b.add(l)
+	l.Text += fmt.Sprintf("without PostgreSQL: RSS %.0f, PSS %.0f MB, CPU %.2f %% of one processor (load average %s, steal %.1f %%)", rss, pss, cpu, load, steal(all, cpuTimes()))
+	b.note(l)
 	return nil
 }
 
-// promotions counts those that take longer than a second, of n: half after the primary's cable was
-// pulled, half planned.
+// promotions makes n of them, on every way that leads to one in turn: the primary's cable pulled, which
+// leaves the winner's WAL receiver waiting; its postmaster killed, which ends the receiver at the same
+// moment; a planned switchover. Each is kept; the report counts them together with those of the rounds.
 func (b *bench) promotions(ctx context.Context, h *hathi, n int) error {
-	var took []float64
-	slow, skipped := 0, 0
-	for i := 0; len(took) < n && i < 2*n; i++ {
-		if err := until(ctx, 3*time.Minute, 200*time.Millisecond, "healthy before a promotion", h.healthy); err != nil {
-			return err
-		}
-		old, err := h.primary(ctx)
+	ways := []fault{sigkill, switchover, cable}
+	var errs []error
+	for i := 0; i < n && ctx.Err() == nil && !b.late(); i++ {
+		f := ways[i%len(ways)]
+		d, err := promote(ctx, h, f)
 		if err != nil {
-			return err
-		}
-		k := slices.Index(h.names, old)
-		began := boottime.Now()
-		if i%2 == 0 {
-			if err := h.hosts[old].cut(); err != nil {
-				return err
+			b.say("promotion %d (%s): %v", i+1, f, err)
+			if errs = append(errs, err); len(errs) > n/10+3 {
+				return fmt.Errorf("given up after %d promotions that did not come about: %w", len(errs), err)
 			}
-		} else if err := h.switchover(ctx, old, h.names[(k+1)%len(h.names)]); err != nil {
-			b.say("promotion %d: %v", i+1, err)
-			skipped++
 			continue
 		}
-		err = until(ctx, time.Minute, 50*time.Millisecond, "a primary", func(ctx context.Context) error {
-			p, err := h.primary(ctx)
-			if err == nil && p == old {
-				return errors.New("the old one")
-			}
-			return err
-		})
-		if err := errors.Join(err, h.hosts[old].plug()); err != nil {
-			return err
-		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
-		m := h.marks(began)
-		if m.take == 0 || m.ready == 0 {
-			skipped++
-			continue
-		}
-		d := (m.ready - m.take).Seconds()
-		took = append(took, d)
-		if d > 1 {
-			slow++
-			b.say("promotion %d took %.2f s", i+1, d)
+		b.keep(record{Sample: &sample{What: "promotion", System: h.name(), Values: map[string]float64{"s": d.Seconds()}}})
+		if d > time.Second || b.opts.verbose || i%10 == 9 {
+			b.say("promotion %d (%s) took %.2f s", i+1, f, d.Seconds())
 		}
 	}
-	b.add(line{System: h.name(), What: "promotions", Values: map[string]float64{"n": float64(len(took)), "over_1s": float64(slow), "median_s": median(took), "p95_s": quantile(took, 0.95), "max_s": quantile(took, 1)},
-		Text: fmt.Sprintf("%d of %d took more than 1 s; median %.2f, p95 %.2f, max %.2f s from the taking of the lock to writes; %d tries without one (load average %s)",
-			slow, len(took), median(took), quantile(took, 0.95), quantile(took, 1), skipped, loadAverage())})
 	return nil
+}
+
+// promote makes another node the primary and says how long its promotion took.
+func promote(ctx context.Context, h *hathi, f fault) (time.Duration, error) {
+	if err := until(ctx, 2*time.Minute, 100*time.Millisecond, "healthy before a promotion", h.healthy); err != nil {
+		return 0, err
+	}
+	old, err := h.primary(ctx)
+	if err != nil {
+		return 0, err
+	}
+	calls := make(chan error, 1)
+	hurt, err := prepare(ctx, h, f, old, h.names[(slices.Index(h.names, old)+1)%len(h.names)], calls)
+	if err != nil {
+		return 0, err
+	}
+	if hurt.undo != nil {
+		defer func() { _ = hurt.undo() }()
+	}
+	began := boottime.Now()
+	if err := hurt.do(); err != nil {
+		return 0, err
+	}
+	var took time.Duration
+	err = until(ctx, h.longest(), 20*time.Millisecond, "a promotion", func(context.Context) error {
+		if took = h.promotion(began); took == 0 {
+			return errors.New("none yet")
+		}
+		return nil
+	})
+	if f == switchover {
+		select {
+		case e := <-calls:
+			err = errors.Join(err, e)
+		case <-time.After(h.longest()):
+		}
+	}
+	return took, err
 }
 
 // marks are the first taking of the lock after an instant, and when its holder was ready.
 func (h *hathi) marks(after time.Duration) landmarks {
 	var m landmarks
 	var epoch uint64
-	for _, e := range h.lock.since(after - time.Second) {
+	for _, e := range h.lock.since(0) {
 		l, err := cluster.ParseLock(e.value)
 		if err != nil {
 			continue
 		}
-		if epoch > 0 && l.Epoch > epoch && m.take == 0 {
+		if e.at > after && epoch > 0 && l.Epoch > epoch && m.take == 0 {
 			m.take = e.at
 		}
 		if m.take > 0 && l.Ready && m.ready == 0 {
@@ -219,8 +226,9 @@ func (h *hathi) marks(after time.Duration) landmarks {
 	return m
 }
 
-// noise disturbs a cluster that must not fail over: every processor busy, 5 % of the packets lost,
-// and now and then one etcd member stopped for a second, as a disk does that takes a second to sync.
+// noise disturbs a cluster that must not fail over: every processor busy, 5 % of the packets lost, and
+// every 5 to 15 s the disk under one etcd member, which holds the agent's files too but not PostgreSQL's
+// data, takes a second to write anything.
 func (b *bench) noise(ctx context.Context, h *hathi, d time.Duration) error {
 	if err := makeTable(ctx, h.writeURI()); err != nil {
 		return err
@@ -244,7 +252,7 @@ func (b *bench) noise(ctx context.Context, h *hathi, d time.Duration) error {
 		return err
 	}
 	defer cpus.cg.remove()
-	for i := range 2 {
+	for i := range runtime.NumCPU() {
 		if _, err := cpus.start(fmt.Sprintf("burn-%d", i), h.user, "/dev/null", "/bin/sh", "-c", "while :; do :; done"); err != nil {
 			return err
 		}
@@ -254,23 +262,25 @@ func (b *bench) noise(ctx context.Context, h *hathi, d time.Duration) error {
 		return err
 	}
 	began := boottime.Now()
-	load, stalls := loadAverage(), 0
+	load, stalls, cpu := loadAverage(), 0, cpuTimes()
 	for boottime.Now()-began < d {
-		if err := pause(ctx, time.Duration(5+rand.IntN(10))*time.Second); err != nil {
+		if err := pause(ctx, min(time.Duration(5+rand.IntN(10))*time.Second, d-(boottime.Now()-began))); err != nil {
+			break // what was measured until then is worth telling
+		}
+		d := h.disks[h.names[rand.IntN(3)]][0]
+		if err := d.freeze(); err != nil {
 			return err
 		}
-		p := h.hosts[h.names[rand.IntN(3)]].procs["etcd"]
-		_ = p.cmd.Process.Signal(syscall.SIGSTOP)
 		err := pause(ctx, time.Second)
-		_ = p.cmd.Process.Signal(syscall.SIGCONT)
-		if err != nil {
+		if err := errors.Join(err, d.thaw()); err != nil {
 			return err
 		}
 		stalls++
 	}
+	d = boottime.Now() - began
 	acks, fails := l.stop()
 	v := judge(acks, began)
-	last, err := h.lockNow(ctx)
+	last, err := h.lockNow(context.WithoutCancel(ctx))
 	if err != nil {
 		return err
 	}
@@ -282,9 +292,9 @@ func (b *bench) noise(ctx context.Context, h *hathi, d time.Duration) error {
 			dropped += k
 		}
 	}
-	b.add(line{System: h.name(), What: "noise", Values: map[string]float64{"failovers": float64(last.Epoch - first.Epoch), "minutes": d.Minutes(), "stalls": float64(stalls), "packets_dropped": float64(dropped),
+	b.note(line{System: h.name(), What: "noise", Values: map[string]float64{"failovers": float64(last.Epoch - first.Epoch), "minutes": d.Minutes(), "stalls": float64(stalls), "packets_dropped": float64(dropped),
 		"longest_gap_s": v.outage.Seconds(), "client_errors": float64(len(fails)), "acked": float64(len(acks))},
-		Text: fmt.Sprintf("%d failovers in %.0f min with 2 busy loops, 5 %% of packets lost (%d dropped) and %d stalls of 1 s of an etcd member (SIGSTOP); %d acknowledged inserts, longest gap %.2f s, %d client errors (load average %s to %s)",
-			last.Epoch-first.Epoch, d.Minutes(), dropped, stalls, len(acks), v.outage.Seconds(), len(fails), load, loadAverage())})
+		Text: fmt.Sprintf("%d failovers in %.1f min with %d busy loops, 5 %% of packets lost (%d dropped) and %d stalls of 1 s of the disk under an etcd member (fsfreeze); %d acknowledged inserts, longest gap %.2f s, %d client errors (load average %s to %s, steal %.1f %%)",
+			last.Epoch-first.Epoch, d.Minutes(), runtime.NumCPU(), dropped, stalls, len(acks), v.outage.Seconds(), len(fails), load, loadAverage(), steal(cpu, cpuTimes()))})
 	return nil
 }

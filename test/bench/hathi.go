@@ -35,8 +35,9 @@ type hathi struct {
 	lock   *recorder
 }
 
-// newHathi plans a cluster of nodes nodes. sync is quorum or off; k is its network.
-func newHathi(k, nodes int, dir, exe, pgBin string, u *user, ttl time.Duration, sync string) (*hathi, error) {
+// newHathi plans a cluster of nodes nodes. sync is quorum or off; k is its network; disks gives the
+// nodes file systems of their own.
+func newHathi(k, nodes int, dir, exe, pgBin string, u *user, ttl time.Duration, sync string, disks bool) (*hathi, error) {
 	mode := map[string]string{"off": "async", "quorum": "quorum"}[sync]
 	h := &hathi{base: base{title: fmt.Sprintf("hathi %s ttl %d", mode, int(ttl.Seconds())), dir: dir, user: u, binDir: pgBin}}
 	if err := h.makeHosts(k, nodes); err != nil {
@@ -48,18 +49,44 @@ func newHathi(k, nodes int, dir, exe, pgBin string, u *user, ttl time.Duration, 
 	}
 	var err error
 	if h.layout, err = demo.Plan(dir, demo.Options{Hosts: ips, RouterHost: h.proxy.ip, TTL: ttl, Sync: sync, BinDir: pgBin}); err != nil {
-		return nil, err
+		return h, err
 	}
 	if err := os.MkdirAll(h.path("bin"), 0o755); err != nil {
-		return nil, err
+		return h, err
 	}
 	if err := copyProgram(exe, h.exe()); err != nil {
-		return nil, err
+		return h, err
+	}
+	if disks {
+		if err := h.makeDisks(); err != nil {
+			return h, err
+		}
 	}
 	if err := h.layout.Write(h.exe(), demo.Owner{UID: int(u.uid), GID: int(u.gid)}); err != nil {
-		return nil, err
+		return h, err
+	}
+	if disks {
+		for _, n := range h.names {
+			if err := h.moveData(n); err != nil {
+				return h, err
+			}
+		}
 	}
 	return h, nil
+}
+
+// moveData puts a node's data directory on the disk for it.
+func (h *hathi) moveData(node string) error {
+	file, from := h.layout.NodeFile(node), h.layout.DataDir(node)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if n := strings.Count(string(text), "data_dir: "+from+"\n"); n != 1 {
+		return fmt.Errorf("%s names the data directory %s %d times, want once", file, from, n)
+	}
+	text = []byte(strings.Replace(string(text), "data_dir: "+from+"\n", "data_dir: "+h.dataDir(node)+"\n", 1))
+	return os.WriteFile(file, text, 0o600)
 }
 
 func copyProgram(from, to string) error {
@@ -84,9 +111,15 @@ func (h *hathi) node(name string) demo.Node {
 }
 
 func (h *hathi) writeURI() string             { return h.layout.WriteURI() }
-func (h *hathi) dataDir(node string) string   { return h.layout.DataDir(node) }
-func (h *hathi) longest() time.Duration       { return 60 * time.Second }
+func (h *hathi) longest() time.Duration       { return 40 * time.Second }
 func (h *hathi) socketDir(node string) string { return h.layout.Path(node, "run") }
+
+func (h *hathi) dataDir(node string) string {
+	if h.disks != nil {
+		return h.path(node, "disk", "data")
+	}
+	return h.layout.DataDir(node)
+}
 
 func (h *hathi) directURI(node string) string {
 	n := h.node(node)
@@ -231,6 +264,26 @@ func (h *hathi) primary(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("nobody leads (lock of %q, ready %t)", l.Node, l.Ready)
 	}
 	return l.Node, nil
+}
+
+func (h *hathi) leads() string {
+	e, ok := h.lock.last()
+	if !ok {
+		return ""
+	}
+	l, err := cluster.ParseLock(e.value)
+	if err != nil || !l.Held() || !l.Ready {
+		return ""
+	}
+	return l.Node
+}
+
+func (h *hathi) promotion(after time.Duration) time.Duration {
+	m := h.marks(after)
+	if m.take == 0 || m.ready == 0 {
+		return 0
+	}
+	return m.ready - m.take
 }
 
 func (h *hathi) healthy(ctx context.Context) error {

@@ -72,10 +72,18 @@ func makeClientNS() error {
 
 // sweep removes what this or an earlier run left: processes, cgroups, namespaces (with them their
 // links).
-func sweep() error {
+func sweep() (err error) {
 	var errs []error
-	root, _, err := freezerRoot()
-	if err == nil {
+	disks := leftDisks()
+	for _, d := range disks { // what hangs on a frozen one cannot be killed
+		errs = append(errs, d.thaw())
+	}
+	defer func() {
+		for _, d := range disks {
+			err = errors.Join(err, d.remove())
+		}
+	}()
+	if root, _, err := freezerRoot(); err == nil {
 		entries, _ := os.ReadDir(root)
 		for _, e := range entries {
 			if e.IsDir() {

@@ -37,8 +37,12 @@ func main() {
 // outside makes the namespace of the clients, runs the program in it and cleans up, however that
 // ended.
 func outside(args []string) error {
-	if _, err := parse(args); err != nil {
+	o, err := parse(args)
+	if err != nil {
 		return err
+	}
+	if len(o.report) > 0 {
+		return inside(context.Background(), args)
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces and power cuts need root: run it as root (sudo make bench-failover)")

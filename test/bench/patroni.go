@@ -50,8 +50,9 @@ type patroni struct {
 	http     *http.Client
 }
 
-// newPatroni plans a cluster. sync turns synchronous_mode on; k is its network.
-func newPatroni(k int, dir, pgBin string, u *user, t tuning, sync bool) (*patroni, error) {
+// newPatroni plans a cluster. sync turns synchronous_mode on; k is its network; disks gives the nodes
+// file systems of their own.
+func newPatroni(k int, dir, pgBin string, u *user, t tuning, sync, disks bool) (*patroni, error) {
 	mode := "async"
 	if sync {
 		mode = "sync"
@@ -59,7 +60,12 @@ func newPatroni(k int, dir, pgBin string, u *user, t tuning, sync bool) (*patron
 	p := &patroni{base: base{title: t.name + " " + mode, dir: dir, user: u, binDir: pgBin}, tune: t, sync: sync, password: "bench-only",
 		http: &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}}
 	if err := p.makeHosts(k, 3); err != nil {
-		return nil, err
+		return p, err
+	}
+	if disks {
+		if err := p.makeDisks(); err != nil {
+			return p, err
+		}
 	}
 	for _, d := range []string{"", "log", "pg1", "pg2", "pg3"} {
 		if err := os.MkdirAll(p.path(d), 0o700); err != nil {
@@ -147,8 +153,13 @@ listen postgres_write
 	return b.Bytes()
 }
 
-func (p *patroni) dataDir(node string) string { return p.path(node, "data") }
-func (p *patroni) longest() time.Duration     { return p.tune.longest }
+func (p *patroni) dataDir(node string) string {
+	if p.disks != nil {
+		return p.path(node, "disk", "data")
+	}
+	return p.path(node, "data")
+}
+func (p *patroni) longest() time.Duration { return p.tune.longest }
 func (p *patroni) writeURI() string {
 	return fmt.Sprintf("postgresql://app:%s@%s:%d/app?sslmode=disable", p.password, p.proxy.ip, peerWrite)
 }
@@ -266,6 +277,13 @@ func (p *patroni) primary(ctx context.Context) (string, error) {
 	return "", last
 }
 
+func (p *patroni) leads() string {
+	if e, ok := p.leaders.last(); ok {
+		return string(e.value)
+	}
+	return ""
+}
+
 func (p *patroni) call(ctx context.Context, within time.Duration, method, node, path string, body any) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -338,5 +356,8 @@ func (p *patroni) phases(f fault, old string, began, begin, write time.Duration)
 	out.Notes = notes
 	return out
 }
+
+// promotion cannot be told: nothing in the store says when the leader accepts writes.
+func (p *patroni) promotion(time.Duration) time.Duration { return 0 }
 
 func (p *patroni) story(string, time.Duration) []string { return nil }

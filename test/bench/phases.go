@@ -63,7 +63,7 @@ func (h *hathi) phases(f fault, old string, began, begin, write time.Duration) p
 	}
 	var notes []note
 	var prev cluster.Lock
-	for _, e := range h.lock.since(began - 2*time.Second) {
+	for _, e := range h.lock.since(began - 15*time.Second) {
 		l, err := cluster.ParseLock(e.value)
 		if err != nil || e.at > write+time.Second {
 			continue
@@ -90,7 +90,7 @@ func (h *hathi) phases(f fault, old string, began, begin, write time.Duration) p
 				continue
 			}
 			// What a node decides that nobody can hear helps nobody else.
-			if cut := n == old && (f == cable || f == power); !cut && (m.take == 0 || d.Boottime < m.take) {
+			if cut := n == old && f.silences(); !cut && (m.take == 0 || d.Boottime < m.take) {
 				if m.first == 0 || d.Boottime < m.first {
 					m.first = d.Boottime
 				}

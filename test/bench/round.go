@@ -5,24 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/hathi-ha/hathi/internal/boottime"
-)
-
-// fault is what happens to the primary in a round.
-type fault string
-
-// The faults.
-const (
-	cable      fault = "cable pulled"
-	power      fault = "power cut"
-	sigkill    fault = "postmaster SIGKILL"
-	sigstop    fault = "postmaster SIGSTOP"
-	switchover fault = "planned switchover"
 )
 
 // minRate is how many acknowledged inserts a second the writers must reach before a fault counts.
@@ -35,14 +22,22 @@ type round struct {
 	Number  int    `json:"number"`
 	Primary string `json:"primary"`
 	Next    string `json:"next_primary"`
-	// EtcdLeader says where etcd's leader was: on the primary, or elsewhere.
+	// EtcdOnPrimary says where etcd's leader was: on the primary, or elsewhere.
 	EtcdOnPrimary bool    `json:"etcd_leader_on_primary"`
 	Rate          float64 `json:"acks_per_s_before"`
 	Load          string  `json:"load_average"`
-	// Outage is the longest gap between acknowledged writes; for SIGSTOP, under which sessions that
-	// exist go on, the time from the fault to the first write on the next primary.
-	Outage      float64 `json:"outage_s"`
-	GapBegan    float64 `json:"gap_began_s_after_fault"`
+	// Steal is the share of the processors' time that the hypervisor gave to others during the round.
+	Steal float64 `json:"steal_percent"`
+	// Outage is the longest gap between acknowledged writes of the whole round, the old primary's return
+	// included; where sessions that exist go on (SIGSTOP of the postmaster), at least the time from the
+	// fault to the first write on the next primary.
+	Outage   float64 `json:"outage_s"`
+	GapBegan float64 `json:"gap_began_s_after_fault"`
+	// Later is the longest gap after the one that the fault made.
+	Later float64 `json:"later_gap_s"`
+	// TakenOver is when the first write was acknowledged on another timeline, in seconds after the fault;
+	// 0 for never.
+	TakenOver   float64 `json:"taken_over_s"`
 	Errors      int     `json:"client_errors"`
 	ConnectErrs int     `json:"client_errors_connecting"`
 	Acked       int     `json:"acked"`
@@ -52,28 +47,52 @@ type round struct {
 	// Rejoin is how long after it could the old primary streamed again; below 0 when it did not have
 	// to or did not.
 	Rejoin float64 `json:"rejoin_s"`
-	Phases *phases `json:"phases,omitempty"`
+	// Promotion is the time from the taking of the lock until its holder accepted writes; 0 where there
+	// was none, or it cannot be told.
+	Promotion float64 `json:"promotion_s"`
+	Phases    *phases `json:"phases,omitempty"`
 	// Return is what the old primary's agent decided on its way back.
 	Return []string       `json:"return,omitempty"`
 	Texts  map[string]int `json:"error_texts,omitempty"`
 	// Void says why the round does not count; Failed why it counts as one that did not end well.
 	Void   string `json:"void,omitempty"`
 	Failed string `json:"failed,omitempty"`
+	// Took is what the round cost: all of it, the wait for a healthy cluster before, and the outage with
+	// the second after it.
+	Took       float64 `json:"took_s"`
+	TookBefore float64 `json:"took_before_s"`
+	TookOutage float64 `json:"took_outage_s"`
 }
 
 // bench runs rounds.
 type bench struct {
 	opts options
 	say  func(format string, args ...any)
-	all  []round
-	// lines are the figures that are not of rounds.
-	lines []line
+	file *recordsFile
+	// until is the boot time after which no further round begins; 0 for no limit.
+	until time.Duration
+	results
 }
 
-// play is one round against a system. An error ends the run of this system.
-func (b *bench) play(ctx context.Context, s system, f fault, n int) (*round, error) {
-	r := &round{System: s.name(), Fault: f, Number: n, EtcdOnPrimary: n%2 == 0, Rejoin: -1}
-	if err := until(ctx, 3*time.Minute, 300*time.Millisecond, s.name()+" healthy before a round", s.healthy); err != nil {
+// keep notes a result in memory and in the file.
+func (b *bench) keep(rec record) {
+	b.add(rec)
+	if err := b.file.write(rec); err != nil {
+		b.say("keep a result: %v", err)
+	}
+}
+
+// play is one round against a system. An error says that the cluster is of no use any more; the round
+// may count nevertheless.
+func (b *bench) play(ctx context.Context, s system, f fault, n int) (r *round, err error) {
+	entered := boottime.Now()
+	r = &round{System: s.name(), Fault: f, Number: n, EtcdOnPrimary: n%2 == 0, Rejoin: -1}
+	defer func() {
+		if r != nil {
+			r.Took = (boottime.Now() - entered).Seconds()
+		}
+	}()
+	if err := until(ctx, 2*time.Minute, 100*time.Millisecond, s.name()+" healthy before a round", s.healthy); err != nil {
 		return nil, err
 	}
 	old, err := s.primary(ctx)
@@ -100,47 +119,38 @@ func (b *bench) play(ctx context.Context, s system, f fault, n int) (*round, err
 		r.Void = err.Error()
 		return r, nil
 	}
+	calls := make(chan error, 1)
+	hurt, err := prepare(ctx, s, f, old, next, calls)
+	if err != nil {
+		return nil, fmt.Errorf("prepare %s: %w", f, err)
+	}
+	if hurt.undo != nil {
+		defer func() { _ = hurt.undo() }() // however the round ends
+	}
 	if p, err := s.primary(ctx); err != nil || p != old {
 		r.Void = fmt.Sprintf("the primary changed before the fault (%s, then %q, %v)", old, p, err)
 		return r, nil
 	}
 	r.Load = loadAverage()
 	oldTL := lastTimeline(l)
+	w := watchRejoin(ctx, s, old)
+	defer w.close()
+	cpu := cpuTimes()
 
 	began := boottime.Now()
-	calls := make(chan error, 1)
-	stopped := 0
-	switch f {
-	case cable:
-		err = s.host(old).cut()
-	case power:
-		if err = s.host(old).powerOff(); err == nil {
-			s.forget(old)
-		}
-	case sigkill, sigstop:
-		var pid int
-		if pid, err = postmaster(s.dataDir(old)); err == nil {
-			sig := syscall.SIGKILL
-			if f == sigstop {
-				sig, stopped = syscall.SIGSTOP, pid
-			}
-			err = syscall.Kill(pid, sig)
-		}
-	case switchover:
-		go func() { calls <- s.switchover(ctx, old, next) }()
-	}
-	if err != nil {
+	r.TookBefore = (began - entered).Seconds()
+	if err := hurt.do(); err != nil {
 		return nil, fmt.Errorf("%s: %w", f, err)
 	}
-
-	back := b.awaitWrites(ctx, s, l, f, began, oldTL)
+	back := awaitWrites(ctx, s, l, f, began, oldTL)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	r.TookOutage = (boottime.Now() - began).Seconds()
 	acks, _ := l.since(began - 2*time.Second)
 	v := judge(acks, began)
-	r.Outage, r.GapBegan = v.outage.Seconds(), (v.begin - began).Seconds()
 	newAt := firstOn(acks, oldTL)
-	if f == sigstop && newAt > 0 {
-		r.Outage, r.GapBegan = (newAt - began).Seconds(), 0
-	}
+	r.measure(v, newAt, began)
 	if back != nil {
 		r.Failed = back.Error()
 		r.Outage = max(r.Outage, (boottime.Now() - began).Seconds())
@@ -155,6 +165,7 @@ func (b *bench) play(ctx context.Context, s system, f fault, n int) (*round, err
 		}
 		p := s.phases(f, old, began, begin, end)
 		r.Phases = &p
+		r.Promotion = s.promotion(began).Seconds()
 	}
 	if f == switchover {
 		select {
@@ -168,34 +179,39 @@ func (b *bench) play(ctx context.Context, s system, f fault, n int) (*round, err
 	}
 
 	can := newAt
-	switch f {
-	case cable:
-		can = boottime.Now()
-		err = s.host(old).plug()
-	case power:
-		if err = s.host(old).plug(); err == nil {
+	if hurt.undo != nil {
+		if hurt.returns {
 			can = boottime.Now()
-			err = s.powerOn(old)
 		}
-	case sigstop:
-		if back != nil {
-			_ = syscall.Kill(stopped, syscall.SIGCONT)
+		if err := hurt.undo(); err != nil {
+			return nil, fmt.Errorf("undo %s: %w", f, err)
 		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("undo %s: %w", f, err)
 	}
 	if newAt > 0 {
-		if err := b.awaitRejoin(ctx, s, old, can, r); err != nil {
-			return nil, err
+		took, streams, err := w.await(ctx, can)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err != nil:
+			r.Failed = err.Error()
+		case streams:
+			r.Rejoin, r.Next = max(took.Seconds(), 0), w.next.Load().(string)
+			r.Return = s.story(old, can)
 		}
 	}
-	if err := pause(ctx, time.Second); err != nil {
+	w.close()
+	// What the return itself costs the clients shows at once.
+	if err := pause(ctx, 500*time.Millisecond); err != nil {
 		return nil, err
 	}
 	acks, fails := l.stop()
-	v = judge(acks, began)
-	r.Acked, r.Order, r.Late = len(acks), v.order, v.late
+	r.Steal = steal(cpu, cpuTimes())
+	all := judge(acks, began)
+	r.Acked, r.Order, r.Late = len(acks), all.order, all.late
+	if back == nil {
+		r.Later = judge(acks, max(v.end, newAt)).outage.Seconds()
+		r.Outage = max(r.Outage, r.Later)
+	}
 	r.Texts = map[string]int{}
 	for _, e := range fails {
 		if e.at < began {
@@ -207,7 +223,10 @@ func (b *bench) play(ctx context.Context, s system, f fault, n int) (*round, err
 		}
 		r.Texts[shorten(e.text)]++
 	}
-	if err := until(ctx, time.Minute, 300*time.Millisecond, s.name()+" healthy after a round", s.healthy); err != nil {
+	if err := until(ctx, time.Minute, 100*time.Millisecond, s.name()+" healthy after a round", s.healthy); err != nil {
+		if ctx.Err() != nil {
+			return nil, err
+		}
 		if r.Failed == "" {
 			r.Failed = err.Error()
 		}
@@ -215,7 +234,7 @@ func (b *bench) play(ctx context.Context, s system, f fault, n int) (*round, err
 		if err := s.repair(ctx, old); err != nil {
 			return r, err
 		}
-		if err := until(ctx, 3*time.Minute, 300*time.Millisecond, s.name()+" healthy after a repair", s.healthy); err != nil {
+		if err := until(ctx, 2*time.Minute, 200*time.Millisecond, s.name()+" healthy after a repair", s.healthy); err != nil {
 			return r, err
 		}
 	}
@@ -231,78 +250,45 @@ func (b *bench) play(ctx context.Context, s system, f fault, n int) (*round, err
 	return r, nil
 }
 
-// awaitWrites waits until the system writes again after the fault.
-func (b *bench) awaitWrites(ctx context.Context, s system, l *load, f fault, began time.Duration, oldTL string) error {
-	within := s.longest()
-	if f == sigstop {
-		within = min(within, time.Minute) // a postmaster that nobody misses by then is not missed at all
+// measure notes what the acknowledgements up to the writes' return say; newAt is the first on another
+// timeline, 0 for none.
+func (r *round) measure(v verdict, newAt, began time.Duration) {
+	r.Outage, r.GapBegan = v.outage.Seconds(), (v.begin - began).Seconds()
+	if newAt == 0 {
+		return
 	}
-	return until(ctx, within, 50*time.Millisecond, "writes after the fault", func(context.Context) error {
+	r.TakenOver = (newAt - began).Seconds()
+	if r.Fault.sessionsGoOn() && r.TakenOver > r.Outage {
+		r.Outage, r.GapBegan = r.TakenOver, 0
+	}
+}
+
+// awaitWrites waits until the system writes again after the fault, and has done so for a second.
+func awaitWrites(ctx context.Context, s system, l *load, f fault, began time.Duration, oldTL string) error {
+	return until(ctx, f.bound(s.longest()), 50*time.Millisecond, "writes after the fault", func(context.Context) error {
 		acks, fails := l.since(began)
-		newAt := firstOn(acks, oldTL)
-		hit := newAt > 0 || f == sigkill && len(fails) > 0 && len(acks) > 0 && acks[len(acks)-1].acked > fails[0].at
-		if !hit {
+		now := boottime.Now()
+		at := firstOn(acks, oldTL)
+		switch {
+		case at > 0:
+		case f == sigkill && len(fails) > 0 && len(acks) > 0 && acks[len(acks)-1].acked > fails[0].at:
+			at = fails[0].at // restarted in place
+		case f.mayPass() && now-began >= passWindow:
+			at = began // nothing happened, or it is over
+		default:
 			return errors.New("no write on a new timeline")
 		}
-		if newAt == 0 { // a restart in place
-			newAt = fails[0].at
-		}
-		now := boottime.Now()
 		n := 0
 		for _, a := range acks {
-			if a.acked > max(newAt, now-1500*time.Millisecond) {
+			if a.acked > max(at, now-1500*time.Millisecond) {
 				n++
 			}
 		}
-		if n < minRate || now-newAt < time.Second {
+		if n < minRate || now-at < time.Second {
 			return fmt.Errorf("only %d acknowledged writes in the last 1.5 s", n)
 		}
 		return nil
 	})
-}
-
-// awaitRejoin waits until the old primary streams from the new one.
-func (b *bench) awaitRejoin(ctx context.Context, s system, old string, can time.Duration, r *round) error {
-	var leads time.Duration // since when the old primary is shown as the primary again
-	err := until(ctx, 2*time.Minute, 40*time.Millisecond, old+" streaming again", func(ctx context.Context) error {
-		p, err := s.primary(ctx)
-		if err != nil {
-			leads = 0
-			return err
-		}
-		r.Next = p
-		if p == old {
-			// It may have been promoted again in its place, or not have heard yet that it is not.
-			if leads == 0 {
-				leads = boottime.Now()
-			}
-			if boottime.Now()-leads < 5*time.Second {
-				return fmt.Errorf("%s is still shown as the primary", old)
-			}
-			return nil
-		}
-		leads = 0
-		have, err := streaming(ctx, s.directURI(p))
-		if err != nil {
-			return err
-		}
-		if !have[old] {
-			return errors.New("not streaming")
-		}
-		return nil
-	})
-	if err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		r.Failed = err.Error()
-		return nil
-	}
-	if r.Next != old {
-		r.Rejoin = (boottime.Now() - can).Seconds()
-		r.Return = s.story(old, can)
-	}
-	return nil
 }
 
 func lastTimeline(l *load) string {

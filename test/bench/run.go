@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,38 +18,53 @@ import (
 
 // options are the command line.
 type options struct {
-	rounds  int
-	what    []string
-	peer    string
-	hathi   string
-	dir     string
-	json    string
-	keep    bool
-	verbose bool
-	pgBin   string
-	// promotions and noise size the selections of these names.
-	promotions int
-	noise      time.Duration
+	rounds     int
+	peerRounds int
+	what       []string
+	peer       string
+	tunings    []tuning
+	hathi      string
+	dir        string
+	json       string
+	report     []string
+	goals      bool
+	keep       bool
+	verbose    bool
+	pgBin      string
+	// within is when no further round begins; 0 for no limit.
+	within time.Duration
+	// promotions, noise and the cost's pairs size the selections of these names.
+	promotions  int
+	noise       time.Duration
+	costBlocks  int
+	costSeconds int
 }
 
 // selections are what -what can name, and the clusters and faults that each stands for.
 var selections = map[string][]plan{
-	"node-loss-async":  {{6, "off", []fault{cable, power}}, {3, "off", []fault{cable, power}}},
-	"node-loss-quorum": {{6, "quorum", []fault{cable, power}}},
-	"postmaster":       {{6, "off", []fault{sigkill, sigstop}}, {6, "quorum", []fault{sigkill, sigstop}}},
-	"switchover":       {{6, "off", []fault{switchover}}, {6, "quorum", []fault{switchover}}},
-	"async":            {{6, "off", []fault{cable, power, sigkill, sigstop, switchover}}},
-	"async-3":          {{3, "off", []fault{cable, power, sigkill, sigstop, switchover}}},
-	"quorum":           {{6, "quorum", []fault{cable, power, sigkill, sigstop, switchover}}},
+	"node-loss-async":  {{6, "off", false, []fault{cable, power}}, {3, "off", false, []fault{cable, power}}},
+	"node-loss-quorum": {{6, "quorum", false, []fault{cable, power}}},
+	"postmaster":       {{6, "off", false, []fault{sigkill, sigstop}}, {6, "quorum", false, []fault{sigkill, sigstop}}},
+	"auxiliary":        {{6, "off", false, []fault{walwriter, checkpointer}}, {6, "quorum", false, []fault{walwriter, checkpointer}}},
+	"agent":            {{6, "off", false, []fault{agentKill, agentBack}}, {6, "quorum", false, []fault{agentKill, agentBack}}},
+	"switchover":       {{6, "off", false, []fault{switchover}}, {6, "quorum", false, []fault{switchover}}},
+	"storage":          {{6, "off", true, []fault{storage, wholeDisk}}, {6, "quorum", true, []fault{storage, wholeDisk}}},
+	"async":            {{6, "off", false, everyFault}},
+	"async-3":          {{3, "off", false, []fault{cable, power}}},
+	"quorum":           {{6, "quorum", false, everyFault}},
 }
 
+// everyFault is what happens to a cluster without disks of its own, the quick ones first.
+var everyFault = []fault{switchover, sigkill, cable, power, sigstop, walwriter, checkpointer, agentKill, agentBack}
+
 // extras are what -what can name besides: figures that are not of rounds.
-var extras = []string{"footprint", "promotions", "noise", "cost"}
+var extras = []string{"footprint", "promotions", "noise", "cost", "cost-quorum"}
 
 // plan is one cluster and what happens to it.
 type plan struct {
 	ttl    int
 	sync   string
+	disks  bool
 	faults []fault
 }
 
@@ -57,22 +72,32 @@ func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.IntVar(&o.rounds, "rounds", 10, "rounds per event")
+	f.IntVar(&o.peerRounds, "peer-rounds", 0, "rounds per event of the peer, whose rounds are long (default: as many as -rounds)")
 	what := f.String("what", "node-loss-async,node-loss-quorum,postmaster,switchover", "what to measure, with commas")
-	f.IntVar(&o.promotions, "promotions", 100, "how many promotions the selection promotions counts")
+	f.DurationVar(&o.within, "for", 0, "begin no further round after this time, and report what there is")
+	f.IntVar(&o.promotions, "promotions", 100, "how many promotions the selection promotions makes")
 	f.DurationVar(&o.noise, "noise", 10*time.Minute, "how long the selection noise goes on")
+	f.IntVar(&o.costBlocks, "cost-blocks", 16, "how many blocks of one run with hathi and two of bare servers the selections cost and cost-quorum make")
+	f.IntVar(&o.costSeconds, "cost-seconds", 5, "how long each of these runs is")
 	f.StringVar(&o.peer, "peer", "", "patroni: the same rounds against Patroni, etcd and HAProxy")
+	tunings := f.String("peer-tunings", "guide,minimum", "the peer's settings: guide, minimum, or both")
 	f.StringVar(&o.hathi, "hathi", "bin/hathi", "the program under test")
 	f.StringVar(&o.dir, "dir", "", "where data directories go (default: a new folder in /var/tmp, removed at the end)")
-	f.StringVar(&o.json, "json", "", "write every round and the figures to this file")
+	f.StringVar(&o.json, "json", "", "append every result, as it comes, to this file of JSON lines (default: a new file in bin)")
+	report := f.String("report", "", "measure nothing: report these files of results, with commas, as one")
+	f.BoolVar(&o.goals, "goals", false, "fail when a goal that was measured is missed, or has too few rounds to say")
 	f.BoolVar(&o.keep, "keep", false, "keep the data directories and logs")
 	f.BoolVar(&o.verbose, "v", false, "print what the agents decided in each round")
 	f.StringVar(&o.pgBin, "pg-bin", "", "directory of PostgreSQL's programs (default: the newest installed)")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
+	if *report != "" {
+		o.report = strings.Split(*report, ",")
+	}
 	for _, w := range strings.Split(*what, ",") {
 		if w == "all" {
-			o.what = append(append(o.what, "async", "node-loss-async", "quorum"), extras...)
+			o.what = append(append(o.what, "async", "node-loss-async", "quorum", "storage"), extras...)
 			continue
 		}
 		if _, ok := selections[w]; !ok && !slices.Contains(extras, w) {
@@ -83,8 +108,21 @@ func parse(args []string) (options, error) {
 	if o.peer != "" && o.peer != "patroni" {
 		return o, fmt.Errorf("-peer %s: only patroni is known", o.peer)
 	}
-	if o.rounds < 1 {
-		return o, errors.New("-rounds must be at least 1")
+	for _, t := range strings.Split(*tunings, ",") {
+		switch t {
+		case "guide":
+			o.tunings = append(o.tunings, guideTuning)
+		case "minimum":
+			o.tunings = append(o.tunings, fastTuning)
+		default:
+			return o, fmt.Errorf("-peer-tunings %s: want guide, minimum, or both", t)
+		}
+	}
+	if o.rounds < 1 || o.costBlocks < 2 || o.costSeconds < 1 {
+		return o, errors.New("-rounds and -cost-seconds must be at least 1, -cost-blocks at least 2")
+	}
+	if o.peerRounds == 0 {
+		o.peerRounds = o.rounds
 	}
 	return o, nil
 }
@@ -103,9 +141,9 @@ func (o options) plans() []plan {
 	var out []plan
 	for _, w := range o.what {
 		for _, p := range selections[w] {
-			i := slices.IndexFunc(out, func(q plan) bool { return q.ttl == p.ttl && q.sync == p.sync })
+			i := slices.IndexFunc(out, func(q plan) bool { return q.ttl == p.ttl && q.sync == p.sync && q.disks == p.disks })
 			if i < 0 {
-				out = append(out, plan{p.ttl, p.sync, nil})
+				out = append(out, plan{p.ttl, p.sync, p.disks, nil})
 				i = len(out) - 1
 			}
 			for _, f := range p.faults {
@@ -124,6 +162,13 @@ func inside(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	b := &bench{opts: o}
+	if len(o.report) > 0 {
+		if b.results, err = readResults(o.report); err != nil {
+			return err
+		}
+		b.report(os.Stdout)
+		return b.check(o.goals)
+	}
 	began := boottime.Now()
 	b.say = func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", (boottime.Now() - began).Seconds(), fmt.Sprintf(format, args...))
@@ -159,85 +204,162 @@ func inside(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	u := &user{uid: c.UID, gid: c.GID, groups: c.Groups, home: c.Home}
+	if b.opts.json == "" {
+		b.opts.json = filepath.Join("bin", "bench-"+time.Now().Format("20060102-150405")+".jsonl")
+		if err := os.MkdirAll("bin", 0o755); err != nil {
+			return err
+		}
+	}
+	if b.file, err = openRecords(b.opts.json); err != nil {
+		return err
+	}
+	defer b.file.f.Close()
+	b.say("results go to %s", b.opts.json)
+	b.keep(record{Run: &runInfo{Began: time.Now().Format(time.RFC3339), Build: buildOf(b.opts.hathi), Machine: machine() + ", " + versionOf(filepath.Join(b.opts.pgBin, "postgres")), Args: args}})
+	if o.within > 0 {
+		b.until = began + o.within
+	}
 	for k, p := range o.plans() {
+		if ctx.Err() != nil || b.late() {
+			break
+		}
 		if err := b.runPlan(ctx, k, p, u); err != nil {
 			b.say("%v", err)
-			if ctx.Err() != nil {
-				break
-			}
 		}
 	}
 	if err := b.runExtras(ctx, u); err != nil {
 		b.say("%v", err)
 	}
 	b.report(os.Stdout)
-	if o.json != "" {
-		text, err := json.MarshalIndent(map[string]any{"machine": machine(), "rounds": b.all, "figures": figures(b.all), "lines": b.lines}, "", "  ")
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(o.json, append(text, '\n'), 0o644)
+	if err := context.Cause(ctx); err != nil {
+		return err
 	}
-	return context.Cause(ctx)
+	return b.check(o.goals)
 }
 
-// runPlan brings up the systems of a plan and plays its rounds, taking turns.
-func (b *bench) runPlan(ctx context.Context, k int, p plan, u *user) (err error) {
-	var systems []system
-	defer func() {
-		for _, s := range systems {
-			if e := s.close(); e != nil {
-				b.say("%s: %v", s.name(), e)
-			}
-		}
-	}()
-	h, err := newHathi(10*k+1, 3, filepath.Join(b.opts.dir, fmt.Sprintf("hathi-%d-%s", p.ttl, p.sync)), b.opts.hathi, b.opts.pgBin, u, time.Duration(p.ttl)*time.Second, p.sync)
-	if h != nil {
-		systems = append(systems, h)
+// late says that no further round is to begin.
+func (b *bench) late() bool { return b.until > 0 && boottime.Now() > b.until }
+
+// contender is a system under test and how to make it, once more if need be.
+type contender struct {
+	system
+	title  string
+	rounds int
+	number int
+	make   func(dir string) (system, error)
+	dir    string
+}
+
+// maxAnew is how often a cluster that does not come back is made anew.
+const maxAnew = 5
+
+// begin makes the system and brings it up. What is left of the one before is removed.
+func (b *bench) begin(ctx context.Context, c *contender) error {
+	c.end(b)
+	dir := c.dir
+	if c.number++; c.number > 1 {
+		dir = fmt.Sprintf("%s-%d", c.dir, c.number)
 	}
+	b.say("starting %s", c.title)
+	s, err := c.make(dir)
+	c.system = s
 	if err != nil {
 		return err
 	}
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	return makeTable(ctx, s.writeURI())
+}
+
+func (c *contender) end(b *bench) {
+	if c.system == nil {
+		return
+	}
+	if err := c.system.close(); err != nil {
+		b.say("%s: %v", c.title, err)
+	}
+	c.system = nil
+}
+
+// runPlan brings up the systems of a plan and plays its rounds. Events and systems take turns, so that
+// a run that ends early has some rounds of each, and none has the quiet minutes for itself.
+func (b *bench) runPlan(ctx context.Context, k int, p plan, u *user) error {
+	suffix := ""
+	if p.disks {
+		suffix = "-disks"
+	}
+	in := func(what string) string {
+		return filepath.Join(b.opts.dir, fmt.Sprintf("%s-%d-%s%s", what, p.ttl, p.sync, suffix))
+	}
+	all := []*contender{{title: fmt.Sprintf("hathi %s ttl %d", p.sync, p.ttl), rounds: b.opts.rounds, dir: in("hathi"), make: func(dir string) (system, error) {
+		h, err := newHathi(10*k+1, 3, dir, b.opts.hathi, b.opts.pgBin, u, time.Duration(p.ttl)*time.Second, p.sync, p.disks)
+		return h, err
+	}}}
 	if b.opts.peer != "" && p.ttl != 3 {
-		for i, t := range []tuning{guideTuning, fastTuning} {
-			q, err := newPatroni(10*k+2+i, filepath.Join(b.opts.dir, fmt.Sprintf("patroni-%d-%s", t.ttl, p.sync)), b.opts.pgBin, u, t, p.sync != "off")
-			if q != nil {
-				systems = append(systems, q)
-			}
-			if err != nil {
-				return err
-			}
+		for i, t := range b.opts.tunings {
+			all = append(all, &contender{title: t.name, rounds: b.opts.peerRounds, dir: in(fmt.Sprintf("patroni-%d", t.ttl)), make: func(dir string) (system, error) {
+				q, err := newPatroni(10*k+2+i, dir, b.opts.pgBin, u, t, p.sync != "off", p.disks)
+				return q, err
+			}})
 		}
 	}
-	for _, s := range systems {
-		b.say("starting %s", s.name())
-		if err := s.start(ctx); err != nil {
-			return err
+	defer func() {
+		for _, c := range all {
+			c.end(b)
 		}
-		if err := makeTable(ctx, s.writeURI()); err != nil {
-			return err
-		}
-	}
-	broken := map[string]bool{}
-	for _, f := range p.faults {
-		for n := range b.opts.rounds {
-			for _, s := range systems {
-				if broken[s.name()] {
+	}()
+	for n := range b.opts.rounds {
+		for _, f := range p.faults {
+			for _, c := range all {
+				if n >= c.rounds || b.late() {
 					continue
 				}
-				r, err := b.play(ctx, s, f, n)
-				if r != nil {
-					b.all = append(b.all, *r)
-					b.tell(r)
+				if err := b.playOn(ctx, c, f, n); err != nil {
+					return err
 				}
+			}
+		}
+	}
+	return nil
+}
+
+// playOn plays a round on a contender's cluster, which it makes when there is none. Only the end of the
+// run is an error. A round that did not count is played once more.
+func (b *bench) playOn(ctx context.Context, c *contender, f fault, n int) error {
+	for range 2 {
+		if c.system == nil {
+			if c.number >= maxAnew {
+				return nil
+			}
+			if err := b.begin(ctx, c); err != nil {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
-				if err != nil {
-					b.say("%s, %s, round %d: %v: no more rounds with it", s.name(), f, n+1, err)
-					broken[s.name()] = true
-				}
+				b.say("%s does not start: %v", c.title, err)
+				c.end(b)
+				continue
 			}
+		}
+		r, err := b.play(ctx, c.system, f, n)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			if r == nil {
+				r = &round{System: c.system.name(), Fault: f, Number: n, Rejoin: -1, Void: err.Error()}
+			} else if r.Failed == "" {
+				r.Failed = err.Error()
+			}
+		}
+		b.keep(record{Round: r})
+		b.tell(r)
+		if err != nil {
+			b.say("%s, %s, round %d: %v: making the cluster anew", c.title, f, n+1, err)
+			c.end(b)
+		}
+		if r.Void == "" {
+			return nil
 		}
 	}
 	return nil
@@ -247,7 +369,7 @@ func (b *bench) runPlan(ctx context.Context, k int, p plan, u *user) (err error)
 func (b *bench) runExtras(ctx context.Context, u *user) error {
 	var errs []error
 	for i, w := range extras {
-		if !slices.Contains(b.opts.what, w) || ctx.Err() != nil {
+		if !slices.Contains(b.opts.what, w) || ctx.Err() != nil || b.late() {
 			continue
 		}
 		k := 200 + 4*i
@@ -263,7 +385,7 @@ func (b *bench) runExtra(ctx context.Context, k int, w string, u *user) (err err
 	if w == "cost" {
 		nodes, sync = 1, "off"
 	}
-	h, err := newHathi(k, nodes, filepath.Join(b.opts.dir, w), b.opts.hathi, b.opts.pgBin, u, 6*time.Second, sync)
+	h, err := newHathi(k, nodes, filepath.Join(b.opts.dir, w), b.opts.hathi, b.opts.pgBin, u, 6*time.Second, sync, w == "noise")
 	if h != nil {
 		defer func() { err = errors.Join(err, h.close()) }()
 	}
@@ -279,7 +401,7 @@ func (b *bench) runExtra(ctx context.Context, k int, w string, u *user) (err err
 		if err := b.footprint(ctx, h, h.proxy); err != nil || b.opts.peer == "" {
 			return err
 		}
-		p, err := newPatroni(k+1, filepath.Join(b.opts.dir, w+"-patroni"), b.opts.pgBin, u, guideTuning, false)
+		p, err := newPatroni(k+1, filepath.Join(b.opts.dir, w+"-patroni"), b.opts.pgBin, u, guideTuning, false, false)
 		if p != nil {
 			defer p.close()
 		}
@@ -295,8 +417,22 @@ func (b *bench) runExtra(ctx context.Context, k int, w string, u *user) (err err
 		return b.promotions(ctx, h, b.opts.promotions)
 	case "noise":
 		return b.noise(ctx, h, b.opts.noise)
-	case "cost":
-		return b.cost(ctx, h)
+	case "cost", "cost-quorum":
+		return b.cost(ctx, h, w)
 	}
 	return nil
+}
+
+// buildOf is what the program under test calls itself.
+func buildOf(exe string) string { return versionOf(exe, "version") }
+
+func versionOf(exe string, args ...string) string {
+	if len(args) == 0 {
+		args = []string{"--version"}
+	}
+	out, err := exec.Command(exe, args...).Output()
+	if err != nil {
+		return "unknown version"
+	}
+	return strings.TrimSpace(string(out))
 }

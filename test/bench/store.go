@@ -166,6 +166,19 @@ func (r *recorder) add(e event) {
 	r.events = append(r.events, e)
 }
 
+// last is the newest value that was told; false before the first.
+func (r *recorder) last() (event, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out event
+	for _, e := range r.events {
+		if e.rev > out.rev {
+			out = e
+		}
+	}
+	return out, len(r.events) > 0
+}
+
 func (r *recorder) since(at time.Duration) []event {
 	r.mu.Lock()
 	defer r.mu.Unlock()

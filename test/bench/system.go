@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,11 +29,19 @@ type system interface {
 	dataDir(node string) string
 	// primary is the node that leads now.
 	primary(ctx context.Context) (string, error)
+	// leads is the node that led last, as far as the program has been told: it asks nobody. "" for not
+	// known.
+	leads() string
 	// healthy says what is missing for a round: every node a member, all standbys streaming.
 	healthy(ctx context.Context) error
 	etcd() *etcdCluster
 	// powerOn starts a node's daemons again after a power cut.
 	powerOn(node string) error
+	// startAgent starts a node's agent, as its service manager would.
+	startAgent(node string) error
+	// disksOf are a node's disks: the whole of its files, and in it that of PostgreSQL's data. None where
+	// the system was made without.
+	disksOf(node string) []*disk
 	// forget removes what a power cut would have wiped from memory.
 	forget(node string)
 	// switchover moves the leadership, planned, and returns when the system says that it is done.
@@ -43,6 +52,8 @@ type system interface {
 	longest() time.Duration
 	// phases tells what happened after the fault at began, from begin until the first write.
 	phases(f fault, old string, began, begin, write time.Duration) phases
+	// promotion is how long the first promotion after an instant took; 0 where that cannot be told.
+	promotion(after time.Duration) time.Duration
 	// story is what a node decided from an instant on, for people.
 	story(node string, from time.Duration) []string
 	close() error
@@ -66,6 +77,7 @@ type base struct {
 	hosts  map[string]*host
 	names  []string
 	proxy  *host
+	disks  map[string][]*disk
 	user   *user
 	store  *etcdCluster
 	binDir string
@@ -95,8 +107,36 @@ func (b *base) makeHosts(k, nodes int) error {
 	return err
 }
 
+func (b *base) disksOf(node string) []*disk { return b.disks[node] }
+
+// makeDisks gives every node a disk for all of its files, and in it one for PostgreSQL's data, in the
+// folder disk.
+func (b *base) makeDisks() error {
+	b.disks = map[string][]*disk{}
+	if err := os.MkdirAll(b.path("images"), 0o755); err != nil {
+		return err
+	}
+	for _, n := range b.names {
+		for i, at := range []string{b.path(n), b.path(n, "disk")} {
+			d, err := newDisk(b.path("images", fmt.Sprintf("%s-%d.img", b.hosts[n].ns, i)), at, b.user)
+			if d != nil {
+				b.disks[n] = append(b.disks[n], d)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (b *base) close() error {
 	var errs []error
+	for _, disks := range b.disks { // what hangs on them cannot be killed
+		for _, d := range disks {
+			errs = append(errs, d.thaw())
+		}
+	}
 	if b.store != nil {
 		b.store.close()
 	}
@@ -105,6 +145,11 @@ func (b *base) close() error {
 	}
 	if b.proxy != nil {
 		errs = append(errs, b.proxy.remove())
+	}
+	for _, disks := range b.disks {
+		for _, d := range slices.Backward(disks) {
+			errs = append(errs, d.remove())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -119,20 +164,6 @@ func (b *base) psql(ctx context.Context, node, socketDir string, port int, db, s
 		return "", fmt.Errorf("psql on %s: %w: %s", node, err, strings.TrimSpace(string(out)))
 	}
 	return strings.TrimSpace(string(out)), nil
-}
-
-// postmaster is the process that runs in a data directory.
-func postmaster(dataDir string) (int, error) {
-	b, err := os.ReadFile(filepath.Join(dataDir, "postmaster.pid"))
-	if err != nil {
-		return 0, err
-	}
-	first, _, _ := strings.Cut(string(b), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid <= 1 {
-		return 0, fmt.Errorf("%s/postmaster.pid begins with %q", dataDir, first)
-	}
-	return pid, nil
 }
 
 // streaming are the standbys that a node streams to.
