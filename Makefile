@@ -32,12 +32,12 @@ test-short:
 sim:
 	$(GO) run ./internal/sim/simmain $(if $(SEED),-seed $(SEED) -trace,-for $(or $(FOR),1m))
 
-## bench-failover  measure outages (as root); WHAT='node-loss-async,switchover' ROUNDS=10 PEER=patroni JSON=FILE
-bench-failover: postgresql build
-	@scripts/ensure-bench.sh
+## bench-failover  measure outages (as root); WHAT='node-loss-async,switchover' ROUNDS=10 PEER=patroni JSON=FILE; REPORT=FILES only tells
+bench-failover: $(if $(REPORT),,postgresql build)
+	@$(if $(REPORT),,scripts/ensure-bench.sh)
 	@$(if $(PEER),scripts/ensure-peer.sh)
 	$(GO) build -o bin/bench ./test/bench
-	bin/bench -rounds $(or $(ROUNDS),10) $(if $(WHAT),-what '$(WHAT)') $(if $(PEER),-peer '$(PEER)') $(if $(JSON),-json '$(JSON)') $(ARGS)
+	bin/bench -rounds $(or $(ROUNDS),10) $(if $(WHAT),-what '$(WHAT)') $(if $(PEER),-peer '$(PEER)') $(if $(JSON),-json '$(JSON)') $(if $(REPORT),-report '$(REPORT)') $(ARGS)
 
 ## install       copy bin/hathi to PREFIX=/usr/local, below DESTDIR if set
 install: build

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes sure that what the failover benchmark needs is on this machine: ip, nsenter and nft.
+# Makes sure that what the failover benchmark needs is on this machine: ip, nsenter, fsfreeze, nft and
+# mkfs.ext4.
 set -eu
 
 here=$(dirname "$0")
@@ -8,7 +9,8 @@ here=$(dirname "$0")
 
 missing=
 command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
-command -v nsenter >/dev/null 2>&1 || missing="$missing util-linux"
+{ command -v nsenter && command -v fsfreeze; } >/dev/null 2>&1 || missing="$missing util-linux"
+command -v mkfs.ext4 >/dev/null 2>&1 || missing="$missing e2fsprogs"
 command -v nft >/dev/null 2>&1 || missing="$missing nftables"
 [ -n "$missing" ] || exit 0
 may_install || die "the benchmark needs$missing, which cannot be installed from here: $WHY_NOT."

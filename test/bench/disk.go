@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,13 +28,13 @@ const (
 // disk is an ext4 file system in an image, mounted through a loop device. While it is frozen whoever
 // writes to it hangs, and cannot be killed: as with storage that no longer answers.
 type disk struct {
-	image, at string
-	watchdog  *exec.Cmd
+	at       string
+	watchdog *exec.Cmd
 }
 
 // newDisk makes and mounts one. Its image bears the lab's name, by which sweep finds it.
 func newDisk(image, at string, u *user) (*disk, error) {
-	d := &disk{image: image, at: at}
+	d := &disk{at: at}
 	f, err := os.Create(image)
 	if err != nil {
 		return nil, err
@@ -81,13 +80,8 @@ func (d *disk) thaw() error {
 	return nil
 }
 
-func (d *disk) remove() error {
-	err := unmount(d.at)
-	if e := os.Remove(d.image); !errors.Is(e, fs.ErrNotExist) {
-		err = errors.Join(err, e)
-	}
-	return err
-}
+// remove unmounts it. The image stays where it is, with the rest of the folder.
+func (d *disk) remove() error { return unmount(d.at) }
 
 func request(dir string, req uint) error {
 	f, err := os.Open(dir)
@@ -121,7 +115,7 @@ func leftDisks() []*disk {
 		b, _ := os.ReadFile("/sys/block/" + filepath.Base(f[0]) + "/loop/backing_file")
 		image := strings.TrimSpace(string(b))
 		if strings.HasPrefix(filepath.Base(image), nsPrefix) {
-			out = append(out, &disk{image: strings.TrimSuffix(image, " (deleted)"), at: f[1]})
+			out = append(out, &disk{at: f[1]})
 		}
 	}
 	slices.Reverse(out)

@@ -35,8 +35,6 @@ const (
 	// unnoticed is when a fault that only some systems notice counts as not noticed. A node loss gets as
 	// long as the system's own timings may take.
 	unnoticed = 30 * time.Second
-	// passWindow is how long a fault that need not stop anything is watched.
-	passWindow = 8 * time.Second
 	// restartDelay is systemd's default between the death of a service and its next start (RestartSec).
 	restartDelay = 100 * time.Millisecond
 )
@@ -53,6 +51,14 @@ func (f fault) bound(longest time.Duration) time.Duration {
 // mayPass says that the fault need not stop any client.
 func (f fault) mayPass() bool {
 	return f == walwriter || f == checkpointer || f == agentBack
+}
+
+// window is how long a fault that may pass is watched: longer than its goal, or than the lease.
+func (f fault) window() time.Duration {
+	if f == agentBack {
+		return 8 * time.Second
+	}
+	return 6 * time.Second
 }
 
 // sessionsGoOn says that sessions which exist may be served by the old primary all along, so that the

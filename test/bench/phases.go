@@ -12,7 +12,7 @@ import (
 
 // landmarks are the instants of a failover that the phases lie between; 0 for none.
 type landmarks struct {
-	begin    time.Duration // the fault; for a planned switchover the last write before the gap
+	begin    time.Duration // the fault, or the last write before the gap where that is later
 	first    time.Duration // the first decision of any agent afterwards
 	released time.Duration // the lock was given back
 	stand    time.Duration // the first agent stood for election

@@ -18,7 +18,7 @@ import (
 type rejoin struct {
 	s      system
 	old    string
-	can    atomic.Int64 // boot time before which streaming says nothing; 0 for not yet
+	can    atomic.Int64 // boot time from which on streaming counts; 0 for not yet
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	at     atomic.Int64
@@ -27,9 +27,14 @@ type rejoin struct {
 
 const rejoinEvery = 20 * time.Millisecond
 
-func watchRejoin(ctx context.Context, s system, old string) *rejoin {
+// watchRejoin begins to watch. Where the old primary can come back by itself, atOnce, it may have done so before
+// anybody waits for it.
+func watchRejoin(ctx context.Context, s system, old string, atOnce bool) *rejoin {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &rejoin{s: s, old: old, cancel: cancel}
+	if atOnce {
+		w.can.Store(int64(boottime.Now()))
+	}
 	w.wg.Go(func() { w.watch(ctx) })
 	return w
 }
@@ -71,9 +76,9 @@ func (w *rejoin) watch(ctx context.Context) {
 			hang()
 			continue
 		}
-		if can := w.can.Load(); n > 0 && can > 0 {
+		if n > 0 && w.can.Load() > 0 {
 			w.next.Store(node)
-			w.at.Store(int64(max(boottime.Now(), time.Duration(can))))
+			w.at.Store(int64(boottime.Now()))
 			return
 		}
 	}
@@ -84,7 +89,7 @@ func (w *rejoin) close() { w.cancel(); w.wg.Wait() }
 // await waits until the old primary, which can come back since can, streams from another, or is shown
 // as the primary again for good: then the second result is false.
 func (w *rejoin) await(ctx context.Context, can time.Duration) (time.Duration, bool, error) {
-	w.can.Store(int64(can))
+	w.can.CompareAndSwap(0, int64(can))
 	var leads time.Duration // since when the old primary is shown as the primary again
 	streams := false
 	err := until(ctx, 2*time.Minute, rejoinEvery, w.old+" streaming again", func(context.Context) error {

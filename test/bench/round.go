@@ -133,7 +133,7 @@ func (b *bench) play(ctx context.Context, s system, f fault, n int) (r *round, e
 	}
 	r.Load = loadAverage()
 	oldTL := lastTimeline(l)
-	w := watchRejoin(ctx, s, old)
+	w := watchRejoin(ctx, s, old, !hurt.returns)
 	defer w.close()
 	cpu := cpuTimes()
 
@@ -160,7 +160,7 @@ func (b *bench) play(ctx context.Context, s system, f fault, n int) (r *round, e
 			end = v.end
 		}
 		begin := began
-		if f == switchover {
+		if !f.sessionsGoOn() { // some faults take time to be felt
 			begin = max(began, v.begin)
 		}
 		p := s.phases(f, old, began, begin, end)
@@ -273,7 +273,7 @@ func awaitWrites(ctx context.Context, s system, l *load, f fault, began time.Dur
 		case at > 0:
 		case f == sigkill && len(fails) > 0 && len(acks) > 0 && acks[len(acks)-1].acked > fails[0].at:
 			at = fails[0].at // restarted in place
-		case f.mayPass() && now-began >= passWindow:
+		case f.mayPass() && now-began >= f.window():
 			at = began // nothing happened, or it is over
 		default:
 			return errors.New("no write on a new timeline")
