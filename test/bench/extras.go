@@ -210,7 +210,7 @@ func promote(ctx context.Context, h *hathi, f fault) (time.Duration, error) {
 func (h *hathi) marks(after time.Duration) landmarks {
 	var m landmarks
 	var epoch uint64
-	for _, e := range h.lock.since(0) {
+	for _, e := range h.lock.since(after - 30*time.Second) { // it is renewed every few seconds at the least
 		l, err := cluster.ParseLock(e.value)
 		if err != nil {
 			continue

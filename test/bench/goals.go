@@ -96,6 +96,9 @@ func (l limit) judge(all []figure) goal {
 		if f.Failed > 0 {
 			text += fmt.Sprintf(", %d failed", f.Failed)
 		}
+		if f.Fault.mayPass() {
+			text += fmt.Sprintf(", taken over %d of %d", len(f.TakenOver), f.N)
+		}
 		if l.keepRows {
 			text += fmt.Sprintf(", lost %d", f.Lost)
 		}

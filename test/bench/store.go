@@ -117,6 +117,7 @@ type recorder struct {
 	mu     sync.Mutex
 	seen   map[int64]bool
 	events []event
+	newest event // by revision: the connections do not tell in step
 }
 
 func (e *etcdCluster) record(key string) *recorder {
@@ -164,19 +165,16 @@ func (r *recorder) add(e event) {
 	}
 	r.seen[e.rev] = true
 	r.events = append(r.events, e)
+	if e.rev > r.newest.rev {
+		r.newest = e
+	}
 }
 
 // last is the newest value that was told; false before the first.
 func (r *recorder) last() (event, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out event
-	for _, e := range r.events {
-		if e.rev > out.rev {
-			out = e
-		}
-	}
-	return out, len(r.events) > 0
+	return r.newest, len(r.events) > 0
 }
 
 func (r *recorder) since(at time.Duration) []event {
