@@ -91,7 +91,7 @@ func startBare(ctx context.Context, h *hathi, number int, settings string) (*bar
 		if err := errors.Join(os.WriteFile(auto, []byte(conf), 0o600), os.Chown(auto, int(h.user.uid), int(h.user.gid))); err != nil {
 			return nil, err
 		}
-		if _, err := h.tool(ctx, n, "pg_ctl", "-D", s.dir(n), "-w", "-l", h.path("log", fmt.Sprintf("bare-%d-%s.log", number, n)), "start"); err != nil {
+		if _, err := h.tool(ctx, n, "pg_ctl", "-D", s.dir(n), "-w", "-l", s.dir(n)+".log", "start"); err != nil {
 			return nil, err
 		}
 	}

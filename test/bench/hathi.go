@@ -35,11 +35,18 @@ type hathi struct {
 	lock   *recorder
 }
 
+// hathiTitle names a cluster by its settings.
+func hathiTitle(sync string, ttl int) string {
+	if sync == "off" {
+		sync = "async"
+	}
+	return fmt.Sprintf("hathi %s ttl %d", sync, ttl)
+}
+
 // newHathi plans a cluster of nodes nodes. sync is quorum or off; k is its network; disks gives the
 // nodes file systems of their own.
 func newHathi(k, nodes int, dir, exe, pgBin string, u *user, ttl time.Duration, sync string, disks bool) (*hathi, error) {
-	mode := map[string]string{"off": "async", "quorum": "quorum"}[sync]
-	h := &hathi{base: base{title: fmt.Sprintf("hathi %s ttl %d", mode, int(ttl.Seconds())), dir: dir, user: u, binDir: pgBin}}
+	h := &hathi{base: base{title: hathiTitle(sync, int(ttl.Seconds())), dir: dir, user: u, binDir: pgBin}}
 	if err := h.makeHosts(k, nodes); err != nil {
 		return h, err
 	}

@@ -219,19 +219,25 @@ func inside(ctx context.Context, args []string) (err error) {
 	if o.within > 0 {
 		b.until = began + o.within
 	}
+	var errs []error
 	for k, p := range o.plans() {
 		if ctx.Err() != nil || b.late() {
 			break
 		}
-		if err := b.runPlan(ctx, k, p, u); err != nil {
+		if err := b.runPlan(ctx, k, p, u); err != nil && ctx.Err() == nil {
 			b.say("%v", err)
+			errs = append(errs, err)
 		}
 	}
-	if err := b.runExtras(ctx, u); err != nil {
-		b.say("%v", err)
+	if err := b.runExtras(ctx, u); err != nil && ctx.Err() == nil {
+		errs = append(errs, err)
 	}
 	b.report(os.Stdout)
 	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	// What could not be measured is an error; that a goal is missed only where it is asked for.
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	return b.check(o.goals)
@@ -292,7 +298,7 @@ func (b *bench) runPlan(ctx context.Context, k int, p plan, u *user) error {
 	in := func(what string) string {
 		return filepath.Join(b.opts.dir, fmt.Sprintf("%s-%d-%s%s", what, p.ttl, p.sync, suffix))
 	}
-	all := []*contender{{title: fmt.Sprintf("hathi %s ttl %d", p.sync, p.ttl), rounds: b.opts.rounds, dir: in("hathi"), make: func(dir string) (system, error) {
+	all := []*contender{{title: hathiTitle(p.sync, p.ttl), rounds: b.opts.rounds, dir: in("hathi"), make: func(dir string) (system, error) {
 		h, err := newHathi(10*k+1, 3, dir, b.opts.hathi, b.opts.pgBin, u, time.Duration(p.ttl)*time.Second, p.sync, p.disks)
 		return h, err
 	}}}
@@ -374,6 +380,7 @@ func (b *bench) runExtras(ctx context.Context, u *user) error {
 		}
 		k := 200 + 4*i
 		if err := b.runExtra(ctx, k, w, u); err != nil {
+			b.say("%s: %v", w, err)
 			errs = append(errs, fmt.Errorf("%s: %w", w, err))
 		}
 	}
