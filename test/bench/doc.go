@@ -17,6 +17,13 @@
 // With -peer patroni the same rounds run against Patroni, etcd and HAProxy from Debian's packages,
 // each round of one system next to that of the other.
 //
+// Storage that no longer answers is an ext4 file system in a loop device, frozen with FIFREEZE. It is
+// thawed however the round ends, at the end of the program, by the process around it, and should both
+// be killed by a third one after 90 s.
+//
+// Every result is appended to a file of JSON lines as it comes (records.go); -report makes the tables
+// and the verdicts on the goals (goals.go) from one or more of these.
+//
 // It needs root and Linux (cgroup freezer version 1 or 2). It kills only what it started: everything
 // is in cgroups of its own, which also lets a later run clean up after one that was killed.
 package main

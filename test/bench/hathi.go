@@ -237,8 +237,10 @@ func (h *hathi) close() error {
 		h.lock.close()
 	}
 	err := h.base.close()
-	for _, n := range h.names {
-		h.forget(n)
+	if h.layout != nil {
+		for _, n := range h.names {
+			h.forget(n)
+		}
 	}
 	return err
 }
