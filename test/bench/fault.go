@@ -68,9 +68,6 @@ func (f fault) sessionsGoOn() bool { return f == sigstop }
 // silences says that nothing the old primary decides afterwards is heard by anyone.
 func (f fault) silences() bool { return f == cable || f == power }
 
-// needsDisks says that the nodes' files must lie on file systems of their own.
-func (f fault) needsDisks() bool { return f == storage || f == wholeDisk }
-
 // harm is a fault that is ready to happen.
 type harm struct {
 	// do makes it happen.
