@@ -199,6 +199,12 @@ func inside(ctx context.Context, args []string) (err error) {
 	} else if o.dir == "" {
 		defer os.RemoveAll(b.opts.dir)
 	}
+	// A build that replaces the program meanwhile must not change what is measured.
+	under := filepath.Join(b.opts.dir, "under-test")
+	if err := copyProgram(b.opts.hathi, under); err != nil {
+		return err
+	}
+	b.opts.hathi = under
 	c, err := postgres.LookupCredential("postgres")
 	if err != nil {
 		return err
