@@ -233,17 +233,22 @@ func idleGoal(r results) goal {
 // costs compares throughputs that were measured in the same block.
 type costs struct {
 	n                       int
+	stolen                  int // blocks that are left out, see mostSteal
 	hathi, bare             float64 // medians, transactions per second
 	cost, costLow, costHigh float64 // percent: median over the blocks, and its 95 % interval
 	same, sameLow, sameHigh float64 // the same of the two bare servers
 	slowest, fastest        float64 // of the bare runs
 }
 
+// mostSteal is how much of the processors' time, in percent, others may have had during a run of a
+// block that counts: what is taken from one run and not from its neighbour is no property of either.
+const mostSteal = 2
+
 // costOf sums up the runs of a selection. Blocks that are not complete are left out.
 func costOf(r results, what string) costs {
 	type block [3]float64 // with hathi, and the two bare servers
 	type id struct{ run, block float64 }
-	blocks := map[id]*block{}
+	blocks, stolen := map[id]*block{}, map[id]bool{}
 	var order []id
 	for _, s := range r.samples {
 		server := int(s.Values["server"])
@@ -256,18 +261,21 @@ func costOf(r results, what string) costs {
 			order = append(order, at)
 		}
 		blocks[at][server] = s.Values["tps"]
+		if s.Values["steal_percent"] > mostSteal {
+			stolen[at] = true
+		}
 	}
 	var with, without, cost, same []float64
 	for _, at := range order {
 		b := blocks[at]
-		if b[0] <= 0 || b[1] <= 0 || b[2] <= 0 {
+		if b[0] <= 0 || b[1] <= 0 || b[2] <= 0 || stolen[at] {
 			continue
 		}
 		with, without = append(with, b[0]), append(without, b[1], b[2])
 		cost = append(cost, 100*(1-b[0]/math.Sqrt(b[1]*b[2])))
 		same = append(same, 100*(1-b[2]/b[1]))
 	}
-	c := costs{n: len(cost), hathi: median(with), bare: median(without), cost: median(cost), same: median(same)}
+	c := costs{n: len(cost), stolen: len(stolen), hathi: median(with), bare: median(without), cost: median(cost), same: median(same)}
 	c.costLow, c.costHigh = medianInterval(cost)
 	c.sameLow, c.sameHigh = medianInterval(same)
 	c.slowest, c.fastest = quantile(without, 0), quantile(without, 1)
@@ -275,8 +283,8 @@ func costOf(r results, what string) costs {
 }
 
 func (c costs) String() string {
-	return fmt.Sprintf("cost %.2f %% (95 %%: %.2f to %.2f); bare against bare %.2f %% (%.2f to %.2f); medians %.0f tps against %.0f bare (bare runs %.0f to %.0f), %d blocks",
-		c.cost, c.costLow, c.costHigh, c.same, c.sameLow, c.sameHigh, c.hathi, c.bare, c.slowest, c.fastest, c.n)
+	return fmt.Sprintf("cost %.2f %% (95 %%: %.2f to %.2f); bare against bare %.2f %% (%.2f to %.2f); medians %.0f tps against %.0f bare (bare runs %.0f to %.0f), %d blocks, %d more left out for steal",
+		c.cost, c.costLow, c.costHigh, c.same, c.sameLow, c.sameHigh, c.hathi, c.bare, c.slowest, c.fastest, c.n, c.stolen)
 }
 
 var costTitles = map[string]string{"cost": "cost when nothing fails, one node", "cost-quorum": "cost when nothing fails, quorum commit, two standbys"}

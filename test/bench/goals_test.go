@@ -152,6 +152,10 @@ func TestCost_RatiosWithinABlockOutliveADrift(t *testing.T) {
 	if got := costOf(r, "cost"); got.n != 16 {
 		t.Errorf("got %d blocks, want the incomplete one left out", got.n)
 	}
+	r.samples[4].Values["steal_percent"], r.samples[4].Values["tps"] = mostSteal+1, 100
+	if got := costOf(r, "cost"); got.n != 15 || got.stolen != 1 || got.cost < 0.49 || got.cost > 0.51 {
+		t.Errorf("got %+v, want the block left out in which others had the processors", got)
+	}
 }
 
 func TestCost_NoiseIsNotAVerdict(t *testing.T) {
