@@ -233,7 +233,7 @@ func idleGoal(r results) goal {
 // costs compares throughputs that were measured in the same block.
 type costs struct {
 	n                       int
-	stolen                  int // blocks that are left out, see mostSteal
+	stolen                  int     // blocks that are left out, see mostSteal
 	hathi, bare             float64 // medians, transactions per second
 	cost, costLow, costHigh float64 // percent: median over the blocks, and its 95 % interval
 	same, sameLow, sameHigh float64 // the same of the two bare servers
