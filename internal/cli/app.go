@@ -180,8 +180,8 @@ func (a *App) load(path string, use config.Use, warn func(config.Problem)) (*con
 	return cfg, nil
 }
 
-// logger is the log of a daemon.
-func (a *App) logger(l config.Log) *slog.Logger {
+// logger is the log of a daemon, written to to.
+func (a *App) logger(l config.Log, to io.Writer) *slog.Logger {
 	level := slog.LevelInfo
 	switch strings.ToUpper(l.Level) {
 	case "DEBUG":
@@ -193,7 +193,7 @@ func (a *App) logger(l config.Log) *slog.Logger {
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	if l.Type == "json" {
-		return slog.New(slog.NewJSONHandler(a.Stderr, opts))
+		return slog.New(slog.NewJSONHandler(to, opts))
 	}
-	return slog.New(slog.NewTextHandler(a.Stderr, opts))
+	return slog.New(slog.NewTextHandler(to, opts))
 }

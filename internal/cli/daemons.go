@@ -9,16 +9,24 @@ import (
 	"runtime/debug"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hathi-ha/hathi/internal/config"
 	"github.com/hathi-ha/hathi/internal/daemon"
 	"github.com/hathi-ha/hathi/internal/guardian"
+	"github.com/hathi-ha/hathi/internal/spool"
 )
 
 // stopSignals end a daemon in order.
 var stopSignals = []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+
+// logWaiting bounds the log that waits to be written, in bytes; logFlush the wait for it at the end.
+const (
+	logWaiting = 1 << 20
+	logFlush   = 2 * time.Second
+)
 
 // serve reads the configuration for a use and runs work until it ends or a signal comes.
 func (a *App) serve(ctx context.Context, path string, use config.Use, work func(context.Context, *config.Config, *slog.Logger) error) error {
@@ -27,7 +35,10 @@ func (a *App) serve(ctx context.Context, path string, use config.Use, work func(
 	if err != nil {
 		return err
 	}
-	log := a.logger(cfg.Log)
+	// What the log is written to may stand still; the daemon must not.
+	out := spool.New(func(p []byte) error { _, err := a.Stderr.Write(p); return err }, logWaiting)
+	defer func() { _ = out.Close(logFlush) }()
+	log := a.logger(cfg.Log, out)
 	for _, p := range warnings {
 		log.Warn("configuration", "path", p.Path, "line", p.Line, "problem", p.Message, "hint", p.Hint)
 	}
@@ -106,7 +117,7 @@ The fencing process of one node; the agent starts it.`,
 			signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM)
 			defer stop()
-			return guardian.Run(ctx, state, a.logger(config.Log{}))
+			return guardian.Run(ctx, state, a.logger(config.Log{}, a.Stderr))
 		}}
 	c.Flags().StringVar(&state, "state", "", "the state file shared with the agent")
 	return c

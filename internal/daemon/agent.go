@@ -26,6 +26,7 @@ import (
 	"github.com/hathi-ha/hathi/internal/node"
 	"github.com/hathi-ha/hathi/internal/postgres"
 	"github.com/hathi-ha/hathi/internal/rest"
+	"github.com/hathi-ha/hathi/internal/spool"
 )
 
 // Agent is the process that runs one node.
@@ -57,6 +58,13 @@ func (s *stack) close(log *slog.Logger) {
 	}
 	*s = nil
 }
+
+// journalWaiting bounds the decisions that wait to be written, in bytes; journalFlush the wait for them
+// at the end.
+const (
+	journalWaiting = 1 << 20
+	journalFlush   = 2 * time.Second
+)
 
 // Run runs the node until ctx ends and PostgreSQL has stopped (or, in a pause, goes on without the
 // agent).
@@ -96,7 +104,13 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := jr.Open(); err != nil {
 		log.Warn("decisions of earlier runs cannot be read", "err", err)
 	}
-	open.push(jr.Close)
+	record := spool.New(jr.Append, journalWaiting)
+	open.push(func() error {
+		if err := record.Close(journalFlush); err != nil {
+			return err // its disk stands still, and the file cannot be closed either
+		}
+		return jr.Close()
+	})
 
 	storeConf, err := a.storeConfig()
 	if err != nil {
@@ -142,7 +156,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	doc := f.BootstrapDynamic(a.Nodes)
 	n := node.New(node.Config{Name: f.Name, Scope: f.Scope, Tags: cluster.Tags(f.Tags), Member: member, Instance: func() string { return id },
 		CanClone: true, BootstrapDoc: doc, Store: reads, DB: inst, Guard: guard, Peers: newPeers(client, log), Jobs: jobs, Feed: feed, Lead: lead,
-		Now: boottime.Now, Wall: time.Now, Log: log, Promises: promiseFile{filepath.Join(f.RuntimeDir, "promise.json")}, Record: recorder{jr, f.Name, log}})
+		Now: boottime.Now, Wall: time.Now, Log: log, Promises: promiseFile{filepath.Join(f.RuntimeDir, "promise.json")}, Record: recorder{jr, f.Name, record}})
 
 	api := &api{a: a, n: n, store: reads, client: client, problems: problems, guard: guard, log: log}
 	srv, err := rest.New(rest.Config{Listen: f.RestAPI.Listen, TLS: restTLS.server(a.verifyClient(restTLS)), VerifyClient: a.verifyClient(restTLS), Access: a.access(),
@@ -370,15 +384,13 @@ func (a *Agent) keepGuardian(ctx context.Context, g *guardian.Handle, path strin
 type recorder struct {
 	j    *journal.Journal
 	name string
-	log  *slog.Logger
+	file *spool.Writer // so that a decision does not wait for the disk
 }
 
 func (r recorder) Record(e node.Entry) {
-	_, err := r.j.Add(journal.Entry{At: time.Now(), Boottime: boottime.Now(), Node: r.name, Epoch: e.Epoch, State: string(e.State), Why: e.Why,
+	_, line := r.j.Keep(journal.Entry{At: time.Now(), Boottime: boottime.Now(), Node: r.name, Epoch: e.Epoch, State: string(e.State), Why: e.Why,
 		What: what(e), Facts: withError(e)})
-	if err != nil {
-		r.log.Debug("decision not kept in the file", "err", err)
-	}
+	_, _ = r.file.Write(line) // closed at the very end only
 }
 
 func what(e node.Entry) string {

@@ -48,9 +48,11 @@ type Journal struct {
 	path string
 	max  int64
 
-	mu   sync.Mutex
+	disk sync.Mutex // guards file and size; held while the disk is waited for
 	file *os.File
 	size int64
+
+	mu   sync.Mutex // guards seq and ring
 	seq  uint64
 	ring []Entry // oldest first, at most cap
 	cap  int
@@ -71,6 +73,8 @@ func New(path string, ring int, maxBytes int64) *Journal {
 // Open reads what earlier lives left (torn and foreign lines are skipped) and opens the file for
 // appending. On an error the journal still works in memory.
 func (j *Journal) Open() error {
+	j.disk.Lock()
+	defer j.disk.Unlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.path == "" || j.file != nil {
@@ -149,6 +153,12 @@ func (j *Journal) keep(e Entry) {
 // Add numbers the entry, keeps it and appends it to the file. The returned entry is what was kept.
 // An error means that the file could not be written.
 func (j *Journal) Add(e Entry) (Entry, error) {
+	e, line := j.Keep(e)
+	return e, j.Append(line)
+}
+
+// Keep numbers the entry and keeps it in memory. The line is what Append writes to the file.
+func (j *Journal) Keep(e Entry) (kept Entry, line []byte) {
 	e = clean(e)
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -158,34 +168,38 @@ func (j *Journal) Add(e Entry) (Entry, error) {
 	if err != nil || len(line) >= maxLine {
 		e.Facts = map[string]any{"omitted": "the facts could not be written or were too long"}
 		e.Why, e.What, e.State = shorten(e.Why), shorten(e.What), shorten(e.State)
-		if line, err = json.Marshal(e); err != nil {
-			return e, fmt.Errorf("encode decision %d: %w", e.Seq, err)
-		}
+		line, _ = json.Marshal(e) // strings and numbers alone
 	}
 	j.keep(e)
+	return e, append(line, '\n')
+}
+
+// Append writes a line of Keep to the file. It takes as long as the disk does.
+func (j *Journal) Append(line []byte) error {
 	if j.path == "" {
-		return e, nil
+		return nil
 	}
+	j.disk.Lock()
+	defer j.disk.Unlock()
 	if j.file == nil {
 		if err := j.open(); err != nil {
-			return e, err
+			return err
 		}
 	}
-	line = append(line, '\n')
 	if j.size > 0 && j.size+int64(len(line)) > j.max {
 		if err := j.rotate(); err != nil {
-			return e, err
+			return err
 		}
 	}
 	n, err := j.file.Write(line)
 	j.size += int64(n)
 	if err != nil {
-		// The next Add opens the file anew and ends a torn line.
+		// The next Append opens the file anew and ends a torn line.
 		err = errors.Join(err, j.file.Close())
 		j.file = nil
-		return e, fmt.Errorf("write decision journal: %w", err)
+		return fmt.Errorf("write decision journal: %w", err)
 	}
-	return e, nil
+	return nil
 }
 
 func (j *Journal) rotate() error {
@@ -213,8 +227,8 @@ func (j *Journal) Tail(n int) []Entry {
 
 // Close syncs and closes the file. It may be called twice; an Add afterwards opens it again.
 func (j *Journal) Close() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.disk.Lock()
+	defer j.disk.Unlock()
 	if j.file == nil {
 		return nil
 	}
