@@ -404,8 +404,13 @@ func (p picture) notes() []string {
 		if a.FailsafeActive {
 			add("Failsafe mode is active on %s: it stays primary without the store, on the promises of the other members", name)
 		}
-		if h := a.Hathi; h != nil && h.Job != "" {
-			add("%s: %s", name, h.Job)
+		if h := a.Hathi; h != nil {
+			if h.Job != "" {
+				add("%s: %s", name, h.Job)
+			}
+			for _, sentence := range h.Critical {
+				add("%s: %s (hathi why says what to do)", name, printable(sentence))
+			}
 		}
 	}
 	if len(silent) > 0 {

@@ -116,6 +116,13 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	problems := &health.Registry{}
+	memory := storeMemory{path: filepath.Join(f.RuntimeDir, "store.json"), prefix: f.Prefix()}
+	mark, err := memory.Load()
+	if err != nil {
+		return fmt.Errorf("%w (it says how far the store had come; remove it if the store is known to be the one of before)", err)
+	}
+	storeConf.Seen = mark.Revision
 	// Two connections: one that only the keeper uses, so that nothing can stand before a renewal.
 	reads, err := etcd.Open(ctx, storeConf)
 	if err != nil {
@@ -144,18 +151,18 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	open.push(func() error { stopBg(); bg.Wait(); return nil })
 	bg.Go(func() { a.keepGuardian(bgCtx, guard, statePath) })
 
-	lead := node.NewLeadership(writes, guard, boottime.Now, f.Name, func() string { return id })
+	lead := node.NewLeadership(tellFull{writes, problems}, guard, boottime.Now, f.Name, func() string { return id })
 	feed := node.NewFeed(reads, boottime.Now, log.With("part", "store"))
+	feed.Remember(node.Mark{Epoch: mark.Epoch, Seq: mark.Seq})
 	jobs := node.NewRunner(boottime.Now)
 	open.push(func() error { jobs.Cancel("the agent is ending"); return nil })
-	problems := &health.Registry{}
 	member, err := a.member(restTLS != nil)
 	if err != nil {
 		return err
 	}
 	doc := f.BootstrapDynamic(a.Nodes)
 	n := node.New(node.Config{Name: f.Name, Scope: f.Scope, Tags: cluster.Tags(f.Tags), Member: member, Instance: func() string { return id },
-		CanClone: true, BootstrapDoc: doc, Store: reads, DB: inst, Guard: guard, Peers: newPeers(client, log), Jobs: jobs, Feed: feed, Lead: lead,
+		CanClone: true, BootstrapDoc: doc, Store: tellFull{reads, problems}, DB: inst, Guard: guard, Peers: newPeers(client, log), Jobs: jobs, Feed: feed, Lead: lead,
 		Now: boottime.Now, Wall: time.Now, Log: log, Promises: promiseFile{filepath.Join(f.RuntimeDir, "promise.json")}, Record: recorder{jr, f.Name, record}})
 
 	api := &api{a: a, n: n, store: reads, client: client, problems: problems, guard: guard, log: log}
@@ -193,6 +200,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	wg.Go(func() { n.KeepFailsafeLoop(loops) })
 	wg.Go(func() { n.ProbeLoop(loops) })
 	wg.Go(func() { a.reloadOnHangup(loops, n) })
+	wg.Go(func() { memory.keep(loops, reads.Revision, feed.Mark, log) })
+	wg.Go(func() { watchStore(loops, n, problems, memory.path) })
 	if len(f.PostgreSQL.Callbacks) > 0 {
 		calls := newCallbacks(f.PostgreSQL.Callbacks, f.Scope, inst.Command, log)
 		wg.Go(func() { calls.watch(loops, n) })

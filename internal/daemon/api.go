@@ -81,6 +81,11 @@ func (x *api) Snapshot() *rest.Snapshot {
 	}
 	s.Scheduled = x.scheduledView()
 	snap := &rest.Snapshot{Status: s, Tags: o.Self.Tags, Ticked: st.At, StoreKnown: o.Store.Seen && o.Store.Reachable, View: v, Problems: x.problems.List()}
+	for _, p := range snap.Problems {
+		if p.Severity == health.Critical && !p.Explained {
+			snap.Status.Hathi.Critical = append(snap.Status.Hathi.Critical, p.Sentence)
+		}
+	}
 	if st.Held {
 		snap.LeaseUntil = st.LeaseUntil
 	}

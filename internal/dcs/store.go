@@ -23,6 +23,14 @@ var (
 	ErrUnavailable = errors.New("store unavailable")
 	// ErrLeaseGone: the lease named by the request does not exist (any more).
 	ErrLeaseGone = errors.New("lease expired or revoked")
+	// ErrWentBack: the store answered from before something that it had shown already. One member that
+	// was frozen does so for a moment; a store that was restored from a copy, or founded anew, for good.
+	// Such an answer is never used: the record of who may lead, and of who has which commits, would be
+	// old. The outcome of a Commit with this error is unknown.
+	ErrWentBack = errors.New("the store went back in time")
+	// ErrFull: the store has no space and refuses writes. The outcome is unknown: the very write that
+	// fills it is carried out.
+	ErrFull = errors.New("the store is full and refuses writes")
 	// ErrClosed: the store handle was closed.
 	ErrClosed = errors.New("store closed")
 )

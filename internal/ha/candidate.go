@@ -57,7 +57,7 @@ func (d *decider) race() Decision {
 		return d.wait(StateWaiting, idle, "making the cluster failed here (%s): leaving the others a chance", d.m.LastFailure)
 	}
 	return d.act(StateBootstrapping, 0, 0, "no cluster exists: racing for the lock to make it",
-		TakeLock{Epoch: view.Lock.Epoch + 1, LockRev: view.LockRev, SyncRev: view.SyncRev, Bootstrap: true})
+		TakeLock{Epoch: d.nextEpoch(), LockRev: view.LockRev, SyncRev: view.SyncRev, Bootstrap: true})
 }
 
 // candidateDown: PostgreSQL does not run. The last leader starts again as what it was; everybody
@@ -88,8 +88,12 @@ func (d *decider) candidateDown() Decision {
 
 func (d *decider) take() TakeLock {
 	v := d.Store.View
-	return TakeLock{Epoch: v.Lock.Epoch + 1, LockRev: v.LockRev, SyncRev: v.SyncRev, Timeline: v.Lock.Timeline, Behind: d.DB.LSN.Behind(v.Status.Optime)}
+	return TakeLock{Epoch: d.nextEpoch(), LockRev: v.LockRev, SyncRev: v.SyncRev, Timeline: v.Lock.Timeline, Behind: d.DB.LSN.Behind(v.Status.Optime)}
 }
+
+// nextEpoch is above every epoch that was seen, also when the lock was deleted meanwhile: whoever
+// remembers the old one takes a lower epoch for a store that went back in time.
+func (d *decider) nextEpoch() uint64 { return max(d.Store.View.Lock.Epoch, d.Store.HighestEpoch) + 1 }
 
 // grace is how long a better or preferred candidate may let the others wait.
 func (d *decider) grace() time.Duration { return min(d.settings().TTL/2, 3*time.Second) }

@@ -308,7 +308,10 @@ func (d *decider) passiveState() State {
 // isolated: the store does not answer and no leader is known. A standby keeps doing what it does; a
 // stopped PostgreSQL is started read-only, so that reads go on.
 func (d *decider) isolated() Decision {
-	const why = "the store does not answer"
+	why := "the store does not answer"
+	if d.Store.WentBack != "" {
+		why = d.Store.WentBack
+	}
 	db := d.DB
 	switch {
 	case db.Dir == DirEmpty:

@@ -35,6 +35,11 @@ type Self struct {
 type Store struct {
 	// Reachable is false when the last attempt to read it failed or its answer is too old.
 	Reachable bool
+	// WentBack says how the store went back in time; "" when it did not. Its answers are refused, so it
+	// is not Reachable and View is the last one from before.
+	WentBack string
+	// HighestEpoch is the highest epoch of the lock that this node has ever seen, deleted ones included.
+	HighestEpoch uint64
 	// Seen says that View holds an answer at all, possibly an old one.
 	Seen bool
 	// View.Failover is absent until the time that a scheduled request states: the observer has a wall

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -33,7 +35,22 @@ type Feed struct {
 	contactAt  time.Duration
 	lockSeenAt time.Duration
 	lockAlive  bool
+	mark       Mark
+	wentBack   string
 	changed    chan struct{} // holds a token after each change
+}
+
+// Mark is how far a lock has come: it only ever grows, by epoch, and within one by the sequence of its
+// writes. A store that shows a lock from before one that was seen went back in time.
+type Mark struct {
+	Epoch, Seq uint64
+}
+
+// after says whether the lock of a view is older than the mark. One that was deleted is not: that is the loss
+// of the key, which the leader survives by stopping.
+func (m Mark) after(v cluster.View) bool {
+	l := v.Lock
+	return v.LockRev != 0 && !v.LockBad && (l.Epoch < m.Epoch || l.Epoch == m.Epoch && l.Seq < m.Seq)
 }
 
 // NewFeed makes a feed; it knows nothing until Refresh or Run.
@@ -49,11 +66,20 @@ func (f *Feed) Get() ha.Store {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fresh := f.seen && !f.failed && f.now()-f.contactAt < feedStale
-	return ha.Store{Reachable: fresh, Seen: f.seen, View: f.view, LockSeenAt: f.lockSeenAt, LockAlive: f.lockAlive}
+	if f.wentBack != "" {
+		return ha.Store{WentBack: f.wentBack, HighestEpoch: f.mark.Epoch, Seen: f.seen, View: f.view, LockSeenAt: f.lockSeenAt, LockAlive: f.lockAlive}
+	}
+	return ha.Store{Reachable: fresh, HighestEpoch: f.mark.Epoch, Seen: f.seen, View: f.view, LockSeenAt: f.lockSeenAt, LockAlive: f.lockAlive}
 }
 
 // ContactAt is when the store gave its last sign of life; 0 for never.
 func (f *Feed) ContactAt() time.Duration { f.mu.Lock(); defer f.mu.Unlock(); return f.contactAt }
+
+// Mark is how far the lock has come, as far as this node knows.
+func (f *Feed) Mark() Mark { f.mu.Lock(); defer f.mu.Unlock(); return f.mark }
+
+// Remember hands in the mark of an earlier process. Call it before Refresh and Run.
+func (f *Feed) Remember(m Mark) { f.mu.Lock(); defer f.mu.Unlock(); f.mark = m }
 
 // Refresh reads everything once.
 func (f *Feed) Refresh(ctx context.Context) error {
@@ -62,6 +88,9 @@ func (f *Feed) Refresh(ctx context.Context) error {
 	defer f.mu.Unlock()
 	if err != nil {
 		f.failed = true
+		if errors.Is(err, dcs.ErrWentBack) {
+			f.wentBack = err.Error()
+		}
 		return err
 	}
 	f.install(snap)
@@ -76,15 +105,26 @@ func (f *Feed) install(snap dcs.Snapshot) {
 	known := f.seen && snap.Revision == f.snap.Revision
 	f.snap = snap
 	f.contactAt, f.failed = f.now(), false
-	if !known {
+	if !known || f.wentBack != "" {
 		f.decode()
 	}
 }
 
 // decode reads the snapshot and notes what happened to the lock. mu is held.
 func (f *Feed) decode() {
-	old := f.view
-	f.view = f.decoder.Decode(f.snap)
+	old, now := f.view, f.decoder.Decode(f.snap)
+	if f.mark.after(now) {
+		// What was seen last stands: nothing may be decided by an older record.
+		f.wentBack = fmt.Sprintf("%v: it shows the lock in epoch %d at write %d after epoch %d at write %d had been seen",
+			dcs.ErrWentBack, now.Lock.Epoch, now.Lock.Seq, f.mark.Epoch, f.mark.Seq)
+		f.poke()
+		return
+	}
+	f.wentBack = ""
+	f.view = now
+	if now.LockRev != 0 && !now.LockBad {
+		f.mark = Mark{now.Lock.Epoch, now.Lock.Seq}
+	}
 	switch {
 	case !f.view.ConfigBad && f.view.ConfigRev != 0:
 		f.config, f.configured = f.view.Config, true
@@ -104,6 +144,10 @@ func (f *Feed) decode() {
 	if !first && onlyRenewed(old, f.view) {
 		return
 	}
+	f.poke()
+}
+
+func (f *Feed) poke() {
 	select {
 	case f.changed <- struct{}{}:
 	default:

@@ -398,7 +398,15 @@ func (l *Leadership) refused(res dcs.Result, rev int64) error {
 		return fmt.Errorf("write under the lock: %w", ErrConflict)
 	}
 	if ok {
-		if lock, err := cluster.ParseLock(found.Value); err == nil && lock.Node == l.name && lock.Epoch == l.lock.Epoch &&
+		lock, err := cluster.ParseLock(found.Value)
+		if err == nil && (lock.Epoch < l.lock.Epoch || lock.Epoch == l.lock.Epoch && lock.Seq < l.lock.Seq) {
+			// It may still be ours by name, and must not be taken up again: the record of the
+			// synchronous set is as old. Nobody can have taken it sooner than a lease after it came
+			// back, so the deadline in force is early enough.
+			l.lastErr = fmt.Errorf("%w: it shows epoch %d at write %d after epoch %d at write %d", dcs.ErrWentBack, lock.Epoch, lock.Seq, l.lock.Epoch, l.lock.Seq)
+			return fmt.Errorf("write under the lock: %w", l.lastErr)
+		}
+		if err == nil && lock.Node == l.name && lock.Epoch == l.lock.Epoch &&
 			(lock.Instance == l.lock.Instance || l.lock.Instance == "" && lock.Instance == l.instance()) {
 			l.lock, l.rev = lock, found.ModRev
 			return errBehind

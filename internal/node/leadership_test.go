@@ -334,3 +334,40 @@ func TestLeadership_PromisesExtendTheLease(t *testing.T) {
 		t.Error("got a lease after its deadline, want none")
 	}
 }
+
+// The store came back from a copy in which this node led already, in this epoch or in an earlier
+// one: going on would be going on with the record of the synchronous set of then.
+func TestLeadership_AnOlderLockOfItsOwnIsNotTakenUpAgain(t *testing.T) {
+	for name, older := range map[string]string{
+		"an earlier write":  `{"node":"pg1","instance":"i1","epoch":5,"seq":2,"ttl_ms":6000}`,
+		"an earlier epoch":  `{"node":"pg1","instance":"i1","epoch":4,"seq":99,"ttl_ms":6000}`,
+		"another's earlier": `{"node":"pg2","instance":"i2","epoch":4,"seq":99,"ttl_ms":6000}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			if err := b.lead.Take(t.Context(), ha.TakeLock{Epoch: 5}, 0, cluster.Status{}, 6*time.Second, 0); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				if err := b.renew(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := b.guard.deadline
+			if _, err := b.client.Commit(t.Context(), dcs.Txn{Then: []dcs.Op{{Key: dcs.KeyLock, Value: []byte(older)}}}); err != nil {
+				t.Fatal(err)
+			}
+			b.clock += time.Second
+			for range 2 {
+				if err := b.renew(); !errors.Is(err, dcs.ErrWentBack) {
+					t.Errorf("got %v, want %v", err, dcs.ErrWentBack)
+				}
+			}
+			if got := b.view().Lock.Seq; got > 99 || b.guard.deadline != before {
+				t.Errorf("got write %d and a deadline moved by %s, want the old lock left alone", got, b.guard.deadline-before)
+			}
+			b.clock = before
+			b.held(false)
+		})
+	}
+}

@@ -50,6 +50,9 @@ type Own struct {
 	HAState  string `json:"ha_state,omitempty"`
 	Why      string `json:"why,omitempty"` // the sentence of the last decision
 	Job      string `json:"job,omitempty"` // what takes longer, with its progress
+	// Critical are the sentences of the health list's critical problems, those that another explains
+	// apart; GET /problems has all, with hints.
+	Critical []string `json:"critical,omitempty"`
 }
 
 // Connection is one row of pg_stat_replication.

@@ -40,13 +40,17 @@ func (s *Store) call(ctx context.Context, op string, repeatable bool, request fu
 
 	tried := map[*endpoint]bool{}
 	sent := false // whether any attempt may have been carried out
-	var last error
+	var last, past error
 	for {
 		e, conn, err := s.pick(ctx, tried)
 		if err != nil {
 			return s.giveUp(op, sent, last, err)
 		}
 		if e == nil { // every connected endpoint was tried in this round
+			if past != nil {
+				// Nobody has a newer answer. What is true of one frozen member passes by the next call.
+				return s.giveUp(op, sent, past, nil)
+			}
 			clear(tried)
 			if !sleep(ctx, pause) {
 				return s.giveUp(op, sent, last, ctx.Err())
@@ -86,6 +90,9 @@ func (s *Store) call(ctx context.Context, op string, repeatable bool, request fu
 			e.failed(plain(err))
 		}
 		last = fmt.Errorf("endpoint %s: %w", e.url, plain(err))
+		if stale != nil {
+			past = last
+		}
 		if mark.Load() && !surelyNotApplied(err) {
 			sent = true
 			if !repeatable {
@@ -124,6 +131,9 @@ func (s *Store) giveUp(op string, sent bool, last, end error) error {
 	}
 	if last == nil {
 		last = s.trouble()
+	}
+	if errors.Is(last, dcs.ErrWentBack) {
+		return fmt.Errorf("%s: %w: %w", op, dcs.ErrWentBack, last)
 	}
 	// The context's error is the end that the caller asks for (errors.Is), the other one says why.
 	err := last

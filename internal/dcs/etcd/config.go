@@ -30,6 +30,9 @@ type Config struct {
 	// RequestTimeout bounds every request, whether or not its context has a deadline; the earlier
 	// of the two counts. Default 2 s. Choose it well above one etcd election.
 	RequestTimeout time.Duration
+	// Seen is a revision that this store is known to have reached (an earlier process saw it). Answers
+	// from before it are refused. 0: nothing is known.
+	Seen int64
 	// Logger gets changes of the preferred endpoint. nil: no log.
 	Logger *slog.Logger
 }

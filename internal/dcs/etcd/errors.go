@@ -97,8 +97,10 @@ type statusError struct {
 func (e *statusError) Error() string { return e.text }
 func (e *statusError) Unwrap() error { return e.err }
 
-// Is lets callers ask for the errors of package context, which gRPC words as its own.
+// Is lets callers ask for the errors of package context, which gRPC words as its own, and for a full
+// store.
 func (e *statusError) Is(target error) bool {
-	return target == context.DeadlineExceeded && e.code == codes.DeadlineExceeded ||
+	return target == dcs.ErrFull && isOneOf(e.err, []error{rpctypes.ErrGRPCNoSpace}) ||
+		target == context.DeadlineExceeded && e.code == codes.DeadlineExceeded ||
 		target == context.Canceled && e.code == codes.Canceled
 }

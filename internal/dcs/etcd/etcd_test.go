@@ -186,3 +186,7 @@ func (g *gate) heal() {
 		close(g.wake)
 	}
 }
+
+func quota(bytes int64) func(*embed.Config) {
+	return func(c *embed.Config) { c.QuotaBackendBytes = bytes }
+}

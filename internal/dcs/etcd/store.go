@@ -8,8 +8,9 @@
 // costs at most one failed write. Nothing is retried below this package.
 //
 // Reads are linearizable; on top of that an answer older than one already seen is refused, which
-// catches a member that was frozen and answers before it notices. After a deliberate restore of an
-// older snapshot the processes that hold a Store must therefore be restarted.
+// catches a member that was frozen and answers before it notices, and a store that was restored from
+// an older snapshot or founded anew (dcs.ErrWentBack). It stays refused while this Store lives, and
+// for later ones that are given the same Config.Seen.
 //
 // What it does not do: it does not discover members (the endpoints are the configuration's), and it
 // does not cache.
@@ -57,6 +58,7 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 		return nil, fmt.Errorf("open etcd store: %w", err)
 	}
 	s := &Store{config: config, changed: make(chan struct{})}
+	s.revision.Store(config.Seen)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, url := range config.Endpoints {
 		s.endpoints = append(s.endpoints, newEndpoint(s, url))
@@ -115,9 +117,14 @@ func (s *Store) saw(revision int64) {
 type staleError struct{ got, seen int64 }
 
 func (e *staleError) Error() string {
-	return fmt.Sprintf("the member answered with revision %d after revision %d was seen: it is stale, or an older "+
-		"snapshot was restored (then restart hathi)", e.got, e.seen)
+	return fmt.Sprintf("the member answered with revision %d after revision %d had been seen: it is stale, or the store "+
+		"was restored from an older copy, or made anew", e.got, e.seen)
 }
+
+func (e *staleError) Is(target error) bool { return target == dcs.ErrWentBack }
+
+// Revision is the highest revision seen in any answer, at least Config.Seen.
+func (s *Store) Revision() int64 { return s.revision.Load() }
 
 // Load implements dcs.Store.
 func (s *Store) Load(ctx context.Context) (dcs.Snapshot, error) {
@@ -154,9 +161,14 @@ func (s *Store) Commit(ctx context.Context, t dcs.Txn) (dcs.Result, error) {
 	req := s.txn(t)
 	var res dcs.Result
 	err := s.call(ctx, "commit to "+s.config.Prefix, len(t.Then) == 0, func(ctx context.Context, conn *grpc.ClientConn) error {
+		seen := s.revision.Load()
 		resp, err := pb.NewKVClient(conn).Txn(ctx, req)
 		if err != nil {
 			return err
+		}
+		if resp.Header.Revision < seen {
+			// Not even a refused comparison counts: the values compared with are from another past.
+			return &staleError{got: resp.Header.Revision, seen: seen}
 		}
 		s.saw(resp.Header.Revision)
 		res = dcs.Result{Succeeded: resp.Succeeded, Revision: resp.Header.Revision}
