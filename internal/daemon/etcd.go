@@ -17,15 +17,11 @@ func Etcd(ctx context.Context, f *config.Config, log *slog.Logger) error {
 	if tls.CertFile != "" {
 		scheme = "https"
 	}
-	election := e.ElectionTimeout
-	if !f.Stated("etcd.embedded.election_timeout") {
-		election = etcdserver.DefaultElectionTimeout
-	}
 	s := etcdserver.New(etcdserver.Config{Name: e.Name, DataDir: e.DataDir,
 		ListenClientURLs: []string{scheme + "://" + e.ListenClient}, AdvertiseClientURLs: []string{e.AdvertiseClient},
 		ListenPeerURLs: []string{scheme + "://" + e.ListenPeer}, AdvertisePeerURLs: []string{e.AdvertisePeer},
 		InitialCluster: e.InitialCluster, ClusterToken: e.Token, ClientTLS: tls, PeerTLS: tls, QuotaBytes: int64(e.Quota),
-		HeartbeatInterval: e.Heartbeat, ElectionTimeout: election, Logger: log})
+		HeartbeatInterval: e.Heartbeat, ElectionTimeout: e.ElectionTimeout, Logger: log})
 	if err := s.Open(ctx); err != nil {
 		return fmt.Errorf("start the etcd member %s: %w", e.Name, err)
 	}

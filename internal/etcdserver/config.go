@@ -42,14 +42,23 @@ type Config struct {
 	ClientTLS, PeerTLS TLS
 	// HeartbeatInterval and ElectionTimeout: default 100 ms and 500 ms. A follower waits between
 	// one and two election timeouts after the last heartbeat before it stands: 0.5 to 1 s, and a
-	// vote takes a round trip and a sync to disk. Half as long would save little, because the
-	// guardian's shortest lease is 3 s, and a sync that takes 250 ms (common on a loaded disk)
-	// would unseat a healthy leader. All members need the same values.
+	// vote takes a round trip and a sync to disk (BenchmarkElection: median 0.7 s, at most 0.9 s).
+	//
+	// Why the shortest lease, L = 3 s, survives one election: the primary renews every 0.4 s, gives a
+	// renewal 0.75 s, and its fence is at t0 + 2.2 s, t0 being when the last good one was sent (package
+	// lease). At worst etcd's leader dies just before the next one, at t0 + 0.4 s; the election is over
+	// by t0 + 0.4 + 1.0 + a vote = t0 + 1.5 s. The renewal that was under way ends as unknown at
+	// t0 + 1.15 s; the next is refused as leaderless and tried again every 50 ms until it succeeds at
+	// about t0 + 1.5 s: 0.7 s to spare. A vote that is split takes a second round and can end a lease
+	// of 3 s; one of 6 s, whose fence is at t0 + 4.5 s, survives that too.
+	//
+	// Half as long would save little, and a sync that takes 250 ms (common on a loaded disk) would
+	// unseat a healthy leader. All members need the same values.
 	HeartbeatInterval, ElectionTimeout time.Duration
 	// QuotaBytes bounds the database. Default 256 MiB; a cluster's state takes a few.
 	QuotaBytes int64
 	// CompactionRetention is how long past revisions are kept for watches that begin late.
-	// Default 5 minutes; at least 1000 revisions and at most 20000 are kept besides.
+	// Default 5 minutes; at least 1000 revisions and at most 10000 are kept besides.
 	CompactionRetention time.Duration
 	// Gateway serves etcd's JSON API too, which patronictl and Patroni's etcd3 client speak. It
 	// costs a few MB of memory.
@@ -201,6 +210,7 @@ func (c Config) embedded(log *zap.Logger) *embed.Config {
 	// times a second, and the whole database is small: a member that missed more gets a snapshot.
 	e.SnapshotCount = 5000
 	e.SnapshotCatchUpEntries = 1000
+	e.MaxWalFiles, e.MaxSnapFiles = keptFiles, keptFiles
 	// Streams of clients that are gone are found and freed.
 	e.GRPCKeepAliveInterval = 10 * time.Second
 	e.GRPCKeepAliveTimeout = 5 * time.Second

@@ -11,7 +11,7 @@ import (
 func (s *Server) Hurry() {
 	s.pace = pace{
 		look: 50 * time.Millisecond, compact: 100 * time.Millisecond, defrag: 200 * time.Millisecond,
-		minRevs: 10, maxRevs: 1000, defragFrom: 1 << 20,
+		minRevs: 10, maxRevs: 1000, defragFrom: 1 << 20, defragMost: 64 << 20, turn: 2 * time.Second,
 	}
 }
 

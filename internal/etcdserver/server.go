@@ -19,12 +19,17 @@ import (
 	"sync"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 )
 
 // ErrStopped is reported when the member stopped by itself: it was removed from the cluster, or
 // its data cannot be used.
 var ErrStopped = errors.New("the etcd member stopped by itself: it was removed from the cluster, or its data cannot be used; " +
 	"if it shall come back, add it again and start it with an empty data directory")
+
+// etcd has no other way to say it, and reads it whenever a member runs: so it is said once, before any
+// does.
+func init() { wal.SegmentSizeBytes = segmentBytes }
 
 // Server is one member. Make one with New. Open and Close may be called from different goroutines.
 type Server struct {
