@@ -140,4 +140,3 @@ func BenchmarkDefragmentation(b *testing.B) {
 		})
 	}
 }
-

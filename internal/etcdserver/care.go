@@ -44,6 +44,9 @@ const (
 	askTimeout = 10 * time.Second
 	// alarmOfOthers is how long the leader leaves the alarm of another member to that member.
 	alarmOfOthers = 15 * time.Second
+	// stuckAfter is when a database that is still full after several defragmentations counts as full of
+	// live data.
+	stuckAfter = 5 * time.Second
 )
 
 // carer looks after one running member from one goroutine.
@@ -199,12 +202,12 @@ func (c *carer) voters() int {
 }
 
 func (c *carer) defrag() {
-	before, began := c.etcd.Backend().Size(), time.Now()
+	before, led, began := c.etcd.Backend().Size(), c.leads() && c.voters() > 1, time.Now()
 	if err := c.etcd.Defragment(); err != nil {
 		c.config.Logger.Warn("etcd defragmentation did not work", "err", err)
 		return
 	}
-	c.config.Logger.Info("etcd defragmented", "bytes_before", before, "bytes_after", c.etcd.Backend().Size(), "took", time.Since(began))
+	c.config.Logger.Info("etcd defragmented", "bytes_before", before, "bytes_after", c.etcd.Backend().Size(), "took", time.Since(began), "led_others", led)
 }
 
 // lockDefrag takes the lock; not ok without an error means that another member has it.
@@ -276,7 +279,7 @@ func (c *carer) makeSpace(ctx context.Context, now time.Time, alarms map[uint64]
 		c.defrag()
 	}
 	if backend.Size() >= enough {
-		if waited := now.Sub(c.alarmSince); waited > alarmOfOthers && !c.stuckTold {
+		if waited := now.Sub(c.alarmSince); waited > stuckAfter && !c.stuckTold {
 			c.stuckTold = true
 			c.config.Logger.Error("etcd stays full: live keys take nearly the whole quota, so nothing more can be freed, and the lock of every cluster in it cannot be renewed",
 				"fullest", c.fullest(ctx), "bytes_in_use", backend.SizeInUse(), "quota_bytes", c.config.QuotaBytes,

@@ -29,3 +29,6 @@ func (s *Server) HurryAlarmsOnly() {
 	s.pace = defaultPace
 	s.pace.look = 50 * time.Millisecond
 }
+
+// DefragKey is the key of the turn to defragment.
+const DefragKey = defragKey
