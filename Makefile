@@ -5,7 +5,7 @@ PREFIX  ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo postgresql test test-short sim bench-failover install clean help
+.PHONY: build demo postgresql test test-short test-week sim bench-failover install clean help
 
 ## build         build bin/hathi, a static binary
 build:
@@ -27,6 +27,10 @@ test: postgresql
 ## test-short    format, vet, build and the tests that take moments
 test-short:
 	@scripts/check.sh short
+
+## test-week     write a week of hathi's own writes into three etcd members and bound their sizes (an hour)
+test-week:
+	HATHI_WEEK=$(or $(WRITES),1) $(GO) test ./internal/etcdserver -run TestWeek -v -count=1 -timeout 6h
 
 ## sim           play simulated clusters for FOR=1m; SEED=17 plays one again, with its lines
 sim:

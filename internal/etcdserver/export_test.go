@@ -32,3 +32,13 @@ func (s *Server) HurryAlarmsOnly() {
 
 // DefragKey is the key of the turn to defragment.
 const DefragKey = defragKey
+
+// KeptFiles is how many old log files are kept.
+const KeptFiles = keptFiles
+
+// CompressTime makes the care loop as quick as a store is filled that gets a week's writes in minutes;
+// what it keeps, and when it defragments, stays.
+func (s *Server) CompressTime() {
+	s.pace = defaultPace
+	s.pace.look, s.pace.compact, s.pace.defrag = 20*time.Millisecond, 50*time.Millisecond, 200*time.Millisecond
+}

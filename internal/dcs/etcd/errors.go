@@ -10,6 +10,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
+// errDropped is raft.ErrProposalDropped, which etcd passes on without a code of its own: the member asked
+// did not take the proposal up, because it knows no leader or is just handing leadership over. One that
+// was passed on to a leader and dropped there is not answered at all.
+var errDropped = status.Error(codes.Unknown, "raft proposal dropped")
+
 // The errors with which a member says that a request was not carried out, checked against the
 // source of etcd 3.4 to 3.7. Each is given before the request is proposed, or by the check before
 // it is applied. Not among them, although they sound so:
@@ -19,6 +24,7 @@ import (
 //     (quotaApplierV3).
 //   - "leader changed": reads only, but nothing is gained by calling it sure.
 var notApplied = []error{
+	errDropped,
 	rpctypes.ErrGRPCNoLeader, // the check that WithRequireLeader asks for comes before the handler
 	rpctypes.ErrGRPCNotSupportedForLearner,
 	rpctypes.ErrGRPCRequestTooManyRequests,
@@ -37,6 +43,7 @@ var notApplied = []error{
 
 // elsewhere are those of them that another member may answer differently, now or in a moment.
 var elsewhere = []error{
+	errDropped,
 	rpctypes.ErrGRPCNoLeader,
 	rpctypes.ErrGRPCNotSupportedForLearner,
 	rpctypes.ErrGRPCRequestTooManyRequests,
