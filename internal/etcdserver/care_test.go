@@ -118,15 +118,13 @@ func TestCare_DefragmentsOneAtATimeAndNeverTheLeader(t *testing.T) {
 	var mu sync.Mutex
 	var list []defragmentation
 	cs := configs(t, 3, nil)
-	var servers []*etcdserver.Server
 	var endpoints []string
 	for i := range cs {
 		cs[i].CompactionRetention = time.Millisecond
 		cs[i].Logger = slog.New(&defrags{slog.DiscardHandler, &mu, &list, cs[i].Name})
-		servers = append(servers, start(t, cs[i], hurry))
 		endpoints = append(endpoints, cs[i].ListenClientURLs[0])
 	}
-	for _, s := range servers {
+	for _, s := range startAll(t, cs, hurry) {
 		ready(t, s)
 	}
 	cl := client(t, nil, endpoints...)
@@ -351,13 +349,12 @@ func fullCluster(t *testing.T) ([]*etcdserver.Server, []string, *journal) {
 	t.Helper()
 	j := &journal{}
 	configs := configs(t, 3, j.logger())
-	var servers []*etcdserver.Server
 	var endpoints []string
 	for i := range configs {
 		configs[i].QuotaBytes = 4 << 20
-		servers = append(servers, start(t, configs[i], func(s *etcdserver.Server) { s.HurryAlarmsOnly() }))
 		endpoints = append(endpoints, configs[i].ListenClientURLs[0])
 	}
+	servers := startAll(t, configs, (*etcdserver.Server).HurryAlarmsOnly)
 	for _, s := range servers {
 		ready(t, s)
 	}

@@ -34,7 +34,8 @@ type Config struct {
 	// until this member has data.
 	InitialCluster map[string]string
 	// Join says that the cluster exists and this member was added to it. It counts only until this
-	// member has data. Without it the first start founds the cluster, together with the others.
+	// member has data. Without it the first start asks the others, and founds the cluster together with
+	// them, or joins.
 	Join bool
 	// ClusterToken tells clusters apart whose members could mistake each other by address.
 	ClusterToken string

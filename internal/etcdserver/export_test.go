@@ -42,3 +42,6 @@ func (s *Server) CompressTime() {
 	s.pace = defaultPace
 	s.pace.look, s.pace.compact, s.pace.defrag = 20*time.Millisecond, 50*time.Millisecond, 200*time.Millisecond
 }
+
+// FoundingPath is where a member without data says so.
+const FoundingPath = foundingPath

@@ -19,7 +19,7 @@ import (
 
 // asHathi makes the test binary behave as the program, so that members can be real processes that
 // can be killed, and may end themselves.
-const asHathi = "HATHI_ETCDSERVER_TEST_AS_HATHI"
+const asHathi = "ETCDSERVER_TEST_AS_HATHI" // not HATHI_..., which would be a setting
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asHathi) == "" {

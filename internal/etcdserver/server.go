@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -57,9 +58,11 @@ func New(config Config) *Server {
 	}
 }
 
-// Open starts the member and returns when it listens for its peers. It does not wait for a quorum:
-// Ready tells when the member has joined and serves clients. ctx bounds only Open. A Server can be
-// opened once.
+// Open starts the member and returns when it listens for its peers. With data it does not wait for a
+// quorum: Ready tells when the member has joined and serves clients. Without data it waits until every
+// other member of the initial cluster was heard (see begin), and returns ErrLostData or ErrNotAdded when
+// one says that this member is not new; with damaged files ErrDamaged. ctx bounds only Open. A Server
+// can be opened once.
 func (s *Server) Open(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		return fmt.Errorf("start etcd member %q in %s: %w", s.config.Name, s.config.DataDir, err)
@@ -83,13 +86,26 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	config := s.config
+	switch {
+	case hasData:
+		if err := s.examine(); err != nil {
+			return fmt.Errorf("%w\n%s", err, s.wayBack())
+		}
+	case !config.Join:
+		join, initial, err := s.begin(ctx)
+		if err != nil {
+			return err
+		}
+		config.Join, config.InitialCluster = join, initial
+	}
 	type started struct {
 		etcd *embed.Etcd
 		err  error
 	}
 	done := make(chan started, 1)
 	go func() {
-		e, err := embed.StartEtcd(s.config.embedded(zapLogger(s.config.Logger)))
+		e, err := embed.StartEtcd(config.embedded(zapLogger(s.config.Logger)))
 		done <- started{e, err}
 	}()
 	var st started
@@ -103,9 +119,6 @@ func (s *Server) open(ctx context.Context) error {
 		}
 	}
 	if st.err != nil {
-		if !hasData && !s.config.Join {
-			return fmt.Errorf("%w (if this member has lost its data and the cluster lives on without it: remove it from the cluster, add it again, and start it to join)", st.err)
-		}
 		return st.err
 	}
 	life, cancel := context.WithCancel(context.Background())
@@ -181,6 +194,13 @@ func (s *Server) watchOver(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// wayBack is what an operator does with a member whose data is of no use any more.
+func (s *Server) wayBack() string {
+	return fmt.Sprintf("hint: it was not started. While more than half of the other members run, nothing is lost: find its ID (etcdctl member list), then\n"+
+		"  etcdctl member remove ID; mv %s %s.damaged; etcdctl member add %s --peer-urls=%s\n"+
+		"and start it again: it copies everything from the others", s.config.DataDir, s.config.DataDir, s.config.Name, strings.Join(s.config.AdvertisePeerURLs, ","))
 }
 
 // hasMember says whether the directory holds the log of a member.

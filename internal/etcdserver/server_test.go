@@ -71,21 +71,49 @@ func configs(t *testing.T, n int, log *slog.Logger) []etcdserver.Config {
 // starts over with the same configuration once they are free again.
 func start(t *testing.T, c etcdserver.Config, prepare ...func(*etcdserver.Server)) *etcdserver.Server {
 	t.Helper()
+	s, err := open(t, c, prepare...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func open(t *testing.T, c etcdserver.Config, prepare ...func(*etcdserver.Server)) (*etcdserver.Server, error) {
 	for try := 0; ; try++ {
 		s := etcdserver.New(c)
 		for _, p := range prepare {
 			p(s)
 		}
-		err := s.Open(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		err := s.Open(ctx)
+		cancel()
 		if err == nil {
 			t.Cleanup(func() { s.Close() })
-			return s
+			return s, nil
 		}
 		if try == 20 || !strings.Contains(err.Error(), "address already in use") {
-			t.Fatal(err)
+			return nil, err
 		}
 		<-time.After(200 * time.Millisecond)
 	}
+}
+
+// startAll opens members at once: without data they wait for each other.
+func startAll(t *testing.T, cs []etcdserver.Config, prepare ...func(*etcdserver.Server)) []*etcdserver.Server {
+	t.Helper()
+	out := make([]*etcdserver.Server, len(cs))
+	errs := make([]error, len(cs))
+	var wg sync.WaitGroup
+	for i, c := range cs {
+		wg.Go(func() { out[i], errs[i] = open(t, c, prepare...) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
 }
 
 func ready(t *testing.T, s *etcdserver.Server) {
@@ -226,14 +254,20 @@ func TestServer_RefusesBadConfigurations(t *testing.T) {
 }
 
 func TestServer_OpensAndClosesWithoutAQuorum(t *testing.T) {
-	c := configs(t, 3, nil)[0]
-	s := start(t, c)
+	cs := configs(t, 3, nil)
+	for _, s := range startAll(t, cs) {
+		ready(t, s)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := start(t, cs[0])
 	select {
 	case <-s.Ready():
 		t.Error("got ready without a quorum")
 	default:
 	}
-	conn, err := net.Dial("tcp", strings.TrimPrefix(c.ListenPeerURLs[0], "http://"))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(cs[0].ListenPeerURLs[0], "http://"))
 	if err != nil {
 		t.Errorf("the peer listener is not there: %v", err)
 	} else {
@@ -265,7 +299,7 @@ func TestServer_ClusterWithTLS(t *testing.T) {
 	for _, c := range cs {
 		initial[c.Name] = secure(c.ListenPeerURLs[0])
 	}
-	var servers []*etcdserver.Server
+	var secured []etcdserver.Config
 	var endpoints []string
 	var files pki.Files
 	for _, c := range cs {
@@ -282,8 +316,9 @@ func TestServer_ClusterWithTLS(t *testing.T) {
 		c.ListenClientURLs = []string{secure(c.ListenClientURLs[0])}
 		c.ListenPeerURLs = []string{secure(c.ListenPeerURLs[0])}
 		endpoints = append(endpoints, c.ListenClientURLs[0])
-		servers = append(servers, start(t, c))
+		secured = append(secured, c)
 	}
+	servers := startAll(t, secured)
 	for _, s := range servers {
 		ready(t, s)
 	}

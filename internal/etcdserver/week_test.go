@@ -53,14 +53,13 @@ func TestWeek_SizesStayBounded(t *testing.T) {
 		t.Cleanup(func() { os.RemoveAll(dir) })
 	}
 	cs := configs(t, 3, nil)
-	servers := make([]*etcdserver.Server, len(cs))
 	var endpoints []string
 	for i := range cs {
 		cs[i].DataDir = filepath.Join(base, cs[i].Name)
 		cs[i].CompactionRetention = 200 * time.Millisecond
-		servers[i] = start(t, cs[i], (*etcdserver.Server).CompressTime)
 		endpoints = append(endpoints, cs[i].ListenClientURLs[0])
 	}
+	servers := startAll(t, cs, (*etcdserver.Server).CompressTime)
 	for _, s := range servers {
 		ready(t, s)
 	}
