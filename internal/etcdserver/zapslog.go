@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -79,7 +80,24 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 			}
 		}
 	}
+	if e.Level > zapcore.ErrorLevel {
+		rec.AddAttrs(slog.String("hint", lastWords(rec)))
+	}
 	return c.handler.Handle(context.Background(), rec)
+}
+
+// lastWords is what to do when etcd ends the process with this record.
+func lastWords(rec slog.Record) string {
+	full := strings.Contains(rec.Message, syscall.ENOSPC.Error())
+	rec.Attrs(func(a slog.Attr) bool {
+		full = full || strings.Contains(a.Value.String(), syscall.ENOSPC.Error())
+		return !full
+	})
+	if full {
+		return "this member ends, because its disk is full: make room below etcd.embedded.data_dir and start it again, it goes on where it was; the others go on while they are more than half"
+	}
+	return "this member ends, because it cannot go on with its files; start it again, and if it ends again, give it a new identity and an empty directory " +
+		"(etcdctl member remove, then member add, at a running member); the others go on while they are more than half"
 }
 
 func (c *core) Sync() error { return nil }
