@@ -2,7 +2,8 @@
 //
 // It compacts (the etcd leader only), defragments (each member itself, one at a time), and gets out
 // of a full database by itself as far as the data allows. It refuses to start on data of another
-// member or cluster. etcd's warnings go to log/slog.
+// member or cluster, on damaged files, and without data under an identity that had some (see begin and
+// examine). etcd's warnings go to log/slog.
 //
 // What it does not do: it neither adds nor removes members, and it does not use etcd's password
 // authentication (with that switched on, compaction and defragmentation are refused by etcd, and
