@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.uber.org/zap"
@@ -40,7 +41,7 @@ func (s *Server) examine() error {
 			return nil // etcd makes it anew from the log, which still begins at the beginning
 		}
 		return fmt.Errorf("%w: the database %s is gone, and the log begins only after entry %d", ErrDamaged, db, first)
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return fmt.Errorf("another process has %s open: is this member running already?", db)
 	case err != nil:
 		return fmt.Errorf("%w: the database %s: %w", ErrDamaged, db, err)
