@@ -83,5 +83,7 @@ if [ -n "$rest" ]; then
 	# shellcheck disable=SC2086
 	CGO_ENABLED=0 go test -p 1 -vet=off -count=1 -timeout 15m $rest || failed="$failed tests"
 fi
+step "go test, a week's writes into the store, scaled"
+CGO_ENABLED=0 go test -vet=off -count=1 -timeout 15m -run TestWeek ./internal/etcdserver || failed="$failed tests"
 [ -z "$failed" ] || die "failed:$failed (tests: the lines above that begin with --- FAIL or FAIL say which)"
 step 'passed'

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"net"
 	"net/http"
@@ -121,7 +122,8 @@ func (c Config) answerFounders(info transport.TLSInfo) (stop func(), err error) 
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(founder{c.Name, c.ClusterToken}) // whoever asked asks again
 	})
-	srv := &http.Server{Handler: mux, ReadTimeout: foundingAsk, WriteTimeout: foundingAsk, IdleTimeout: foundingAsk}
+	srv := &http.Server{Handler: mux, ReadTimeout: foundingAsk, WriteTimeout: foundingAsk, IdleTimeout: foundingAsk,
+		ErrorLog: log.New(io.Discard, "", 0)} // connections that end when it is done are no news
 	var wg sync.WaitGroup
 	stop = func() { _ = srv.Close(); wg.Wait() }
 	for _, u := range urls {
