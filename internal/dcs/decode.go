@@ -80,8 +80,16 @@ func (d *Decoder) Decode(s Snapshot) cluster.View {
 		}
 		return e.ModRev, true, false
 	}
-	v.SyncRev, _, v.SyncBad = decode(KeySync, &v.Sync)
-	_, _, v.StatusBad = decode(KeyStatus, &v.Status)
+	if same(KeySync) {
+		v.SyncRev, v.Sync = old.SyncRev, old.Sync
+	} else {
+		v.SyncRev, _, v.SyncBad = decode(KeySync, &v.Sync)
+	}
+	if same(KeyStatus) {
+		v.Status = old.Status
+	} else {
+		_, _, v.StatusBad = decode(KeyStatus, &v.Status)
+	}
 	if same(KeyHistory) {
 		v.History = old.History
 	} else {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/cluster"
@@ -156,10 +157,9 @@ func (n *Node) keepHouse(ctx context.Context, o ha.Observation, d ha.Decision) {
 
 // configKey changes when something that configuration files depend on has changed.
 func configKey(v cluster.View) string {
-	key := fmt.Sprint(v.ConfigRev)
+	key := strconv.FormatInt(v.ConfigRev, 10)
 	for _, name := range slices.Sorted(maps.Keys(v.Members)) {
-		host, port, _ := v.Members[name].HostPort()
-		key += " " + name + "=" + host + ":" + port
+		key += " " + name + "=" + v.Members[name].ConnURL
 	}
 	return key
 }

@@ -29,7 +29,7 @@ type Feed struct {
 	view       cluster.View
 	config     cluster.Dynamic // the last one that could be read
 	configured bool            // and that there was one
-	decoder    dcs.Decoder
+	decode     func(dcs.Snapshot) cluster.View
 	seen       bool
 	failed     bool
 	contactAt  time.Duration
@@ -55,8 +55,12 @@ func (m Mark) after(v cluster.View) bool {
 
 // NewFeed makes a feed; it knows nothing until Refresh or Run.
 func NewFeed(store dcs.Store, now func() time.Duration, log *slog.Logger) *Feed {
-	return &Feed{store: store, now: now, log: log, changed: make(chan struct{}, 1), view: dcs.Decode(dcs.Snapshot{})}
+	return &Feed{store: store, now: now, log: log, changed: make(chan struct{}, 1), view: dcs.Decode(dcs.Snapshot{}), decode: new(dcs.Decoder).Decode}
 }
+
+// DecodeWith has decode read the snapshots. The simulator's nodes share one: they all read the same
+// keys. It is called before the first Refresh.
+func (f *Feed) DecodeWith(decode func(dcs.Snapshot) cluster.View) { f.decode = decode }
 
 // Changed delivers a token after the view changed.
 func (f *Feed) Changed() <-chan struct{} { return f.changed }
@@ -106,13 +110,13 @@ func (f *Feed) install(snap dcs.Snapshot) {
 	f.snap = snap
 	f.contactAt, f.failed = f.now(), false
 	if !known || f.wentBack != "" {
-		f.decode()
+		f.take()
 	}
 }
 
-// decode reads the snapshot and notes what happened to the lock. mu is held.
-func (f *Feed) decode() {
-	old, now := f.view, f.decoder.Decode(f.snap)
+// take reads the snapshot and notes what happened to the lock. mu is held.
+func (f *Feed) take() {
+	old, now := f.view, f.decode(f.snap)
 	if f.mark.after(now) {
 		// What was seen last stands: nothing may be decided by an older record.
 		f.wentBack = fmt.Sprintf("%v: it shows the lock in epoch %d at write %d after epoch %d at write %d had been seen",
@@ -187,7 +191,7 @@ func (f *Feed) follow(ctx context.Context) {
 		f.contactAt = f.now()
 		if len(u.Changes) > 0 {
 			dcs.Apply(&f.snap, u)
-			f.decode()
+			f.take()
 		}
 		f.mu.Unlock()
 	}

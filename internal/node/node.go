@@ -59,10 +59,11 @@ type Node struct {
 	lastErr    string
 	configured string // what was configured last
 	member     struct {
-		value string
-		at    time.Duration
-		lease dcs.LeaseID
-		kept  time.Duration
+		still   cluster.Member // as it was written last, but for its position
+		written bool           // under the present lease
+		at      time.Duration
+		lease   dcs.LeaseID
+		kept    time.Duration
 	}
 	slotsAt  time.Duration
 	slotSeen map[string]time.Duration
@@ -79,7 +80,7 @@ type Node struct {
 	held    bool       // and that is so, not only promised
 
 	probeMu  sync.Mutex
-	probed   string // the holder and epoch that answeredAt is about
+	probed   hold // what answered is about
 	answered time.Duration
 
 	reconfigure atomic.Bool // the configuration file was read again
@@ -474,7 +475,7 @@ func (n *Node) memberLease(ctx context.Context, ttl time.Duration) error {
 	if err != nil {
 		return err
 	}
-	n.member.lease, n.member.kept, n.member.value = id, now, ""
+	n.member.lease, n.member.kept, n.member.written = id, now, false
 	return nil
 }
 

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -127,17 +128,16 @@ func (n *Node) writeMember(ctx context.Context, o ha.Observation, m cluster.Memb
 	if leaving {
 		m.State = cluster.StateStopped
 	}
-	full, err := json.Marshal(m)
-	if err != nil {
-		return
-	}
-	still := m
+	still := m // all but how far it is
 	still.XLogLocation, still.ReceiveLSN, still.ReplayLSN = 0, 0, 0
-	gist, _ := json.Marshal(still)
 	now := n.c.Now()
 	seen, present := o.Store.View.Member(n.c.Name)
 	moved := seen.XLogLocation != m.XLogLocation && now-n.member.at >= memberEvery
-	if string(gist) == n.member.value && present && !moved {
+	if present && !moved && n.member.written && reflect.DeepEqual(still, n.member.still) {
+		return
+	}
+	full, err := json.Marshal(m)
+	if err != nil {
 		return
 	}
 	_, err = n.c.Store.Commit(ctx, dcs.Txn{Then: []dcs.Op{{Key: dcs.MemberKey(n.c.Name), Value: full, Lease: n.member.lease}}})
@@ -145,7 +145,7 @@ func (n *Node) writeMember(ctx context.Context, o ha.Observation, m cluster.Memb
 		n.c.Log.Debug("member key not written", "err", err)
 		return
 	}
-	n.member.value, n.member.at = string(gist), now
+	n.member.still, n.member.written, n.member.at = still, true, now
 }
 
 // Peer is this node's answer to a probe, looked up now.

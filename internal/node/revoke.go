@@ -45,7 +45,13 @@ func (n *Node) ProbeLeader(ctx context.Context) {
 	}
 }
 
-func holder(v cluster.View) string { return fmt.Sprintf("%s %d", v.Lock.Node, v.Lock.Epoch) }
+// hold is one member's time as the holder of the lock.
+type hold struct {
+	node  string
+	epoch uint64
+}
+
+func holder(v cluster.View) hold { return hold{v.Lock.Node, v.Lock.Epoch} }
 
 // leaderAnswered is when the holder in v last answered, or since when it is probed.
 func (n *Node) leaderAnswered(v cluster.View) time.Duration {

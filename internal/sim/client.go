@@ -8,13 +8,14 @@ import (
 
 // client writes one row after another. It sits on a machine and reaches what that machine reaches.
 type client struct {
-	w      *world
-	index  int
-	home   *machine
-	routed bool // goes where a sound router would send it; else to any primary it reaches
-	stuck  bool // to its home alone: a client on the old primary's side of a partition
-	wait   bool
-	asked  uint64
+	w       *world
+	index   int
+	home    *machine
+	routed  bool // goes where a sound router would send it; else to any primary it reaches
+	stuck   bool // to its home alone: a client on the old primary's side of a partition
+	wait    bool
+	asked   uint64
+	askedAt time.Duration
 }
 
 // ack is an acknowledged commit.
@@ -38,8 +39,8 @@ func (w *world) addClient(home *machine, routed, stuck bool) {
 func (c *client) turn() {
 	w := c.w
 	w.after(w.between(w.opt.think/2, w.opt.think*3/2), c.turn)
-	if c.wait {
-		return
+	if c.wait && w.now-c.askedAt < 3*time.Second {
+		return // later it gives up and opens a new session
 	}
 	var to *machine
 	n := len(w.machines)
@@ -58,14 +59,9 @@ func (c *client) turn() {
 	if to == nil {
 		return
 	}
-	c.wait = true
+	c.wait, c.askedAt = true, w.now
 	c.asked++
 	asked := c.asked
-	w.after(3*time.Second, func() {
-		if c.asked == asked {
-			c.wait = false // the client gives up and opens a new session
-		}
-	})
 	w.after(w.hop(), func() {
 		if !w.both(planeClients, c.home, to) || !to.pg.write(c) {
 			if c.asked == asked {

@@ -157,6 +157,9 @@ func (m *machine) startAgent() {
 	keep := &storeLink{m: m, client: client, what: "lease"}
 	mut := w.opt.Mutation
 	a.feed = node.NewFeed(mut.feedStore(m, tick), mut.feedClock(m, m.clock), w.log)
+	if mut == nil || mut.wrapFeed == nil {
+		a.feed.DecodeWith(w.decode)
+	}
 	a.lead = node.NewLeadership(mut.leadStore(m, keep), mut.guard(m, m.guard), m.clock, m.name, m.instance)
 	a.jobs = &jobs{a: a}
 	a.node = node.New(node.Config{

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"container/heap"
 	"iter"
 	"time"
 )
@@ -14,20 +13,58 @@ type event struct {
 	do  func()
 }
 
+func (e *event) before(o *event) bool { return e.at < o.at || e.at == o.at && e.seq < o.seq }
+
+// eventHeap is a heap with four children to a node: container/heap, with its calls through
+// an interface and its boxed events, took a fifth of the time of a history.
 type eventHeap []event
 
-func (h eventHeap) Len() int { return len(h) }
-func (h eventHeap) Less(i, j int) bool {
-	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].seq < h[j].seq
+func (h *eventHeap) push(e event) {
+	*h = append(*h, e)
+	a := *h
+	i := len(a) - 1
+	for i > 0 {
+		up := (i - 1) / 4
+		if !e.before(&a[up]) {
+			break
+		}
+		a[i] = a[up]
+		i = up
+	}
+	a[i] = e
 }
-func (h eventHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *eventHeap) Push(x any)   { *h = append(*h, x.(event)) }
-func (h *eventHeap) Pop() any {
-	old := *h
-	e := old[len(old)-1]
-	old[len(old)-1] = event{}
-	*h = old[:len(old)-1]
-	return e
+
+func (h *eventHeap) pop() event {
+	a := *h
+	top := a[0]
+	n := len(a) - 1
+	e := a[n]
+	a[n] = event{}
+	a = a[:n]
+	*h = a
+	if n == 0 {
+		return top
+	}
+	i := 0
+	for {
+		first := 4*i + 1
+		if first >= n {
+			break
+		}
+		least := first
+		for c := first + 1; c < min(first+4, n); c++ {
+			if a[c].before(&a[least]) {
+				least = c
+			}
+		}
+		if !a[least].before(&e) {
+			break
+		}
+		a[i] = a[least]
+		i = least
+	}
+	a[i] = e
+	return top
 }
 
 // scheduler is virtual time.
@@ -41,7 +78,7 @@ type scheduler struct {
 // after schedules do.
 func (s *scheduler) after(d time.Duration, do func()) {
 	s.seq++
-	heap.Push(&s.events, event{at: s.now + max(d, 0), seq: s.seq, do: do})
+	s.events.push(event{at: s.now + max(d, 0), seq: s.seq, do: do})
 }
 
 // step runs the next event and says whether there was one.
@@ -49,7 +86,7 @@ func (s *scheduler) step() bool {
 	if len(s.events) == 0 {
 		return false
 	}
-	e := heap.Pop(&s.events).(event)
+	e := s.events.pop()
 	s.now = e.at
 	e.do()
 	return true

@@ -83,7 +83,7 @@ func (l *storeLink) call(ctx context.Context, apply func()) error {
 func (l *storeLink) Load(ctx context.Context) (dcs.Snapshot, error) {
 	var snap dcs.Snapshot
 	var err error
-	if cerr := l.call(ctx, func() { snap, err = l.client.Load(context.Background()) }); cerr != nil {
+	if cerr := l.call(ctx, func() { snap, err = l.m.w.load(l.client) }); cerr != nil {
 		return dcs.Snapshot{}, cerr
 	}
 	return snap, err

@@ -79,15 +79,19 @@ func (c *deadlineCtx) Err() error {
 
 func (c *deadlineCtx) Value(key any) any {
 	if _, ok := key.(deadlineKey); ok {
-		return c.end
+		return c
 	}
 	return c.Context.Value(key)
 }
 
 // deadlineOf is when ctx ends, in virtual time.
 func deadlineOf(ctx context.Context, w *world) time.Duration {
-	if end, ok := ctx.Value(deadlineKey{}).(time.Duration); ok {
-		return end
+	c, ok := ctx.(*deadlineCtx)
+	if !ok {
+		c, ok = ctx.Value(deadlineKey{}).(*deadlineCtx)
+	}
+	if ok {
+		return c.end
 	}
 	return forever
 }

@@ -35,6 +35,10 @@ type world struct {
 	clients  []*client
 	log      *slog.Logger
 
+	snap    dcs.Snapshot // as last read
+	decoder dcs.Decoder
+	views   [16]cluster.View // by revision, the lately decoded ones
+
 	cut       [planes][][]bool // [from][to]: nothing gets through
 	slowNet   time.Duration    // added to each message
 	storeDown bool
@@ -170,6 +174,28 @@ func (w *world) committed(t dcs.Txn, res dcs.Result) {
 			m.agent.main.wake(w.hop() + w.hop())
 		}
 	}
+}
+
+// load reads the store. What one read at a revision serves for all: nobody changes a snapshot.
+func (w *world) load(c *mem.Client) (dcs.Snapshot, error) {
+	w.store.Expire()
+	if w.snap.Revision == w.store.Revision() {
+		return w.snap, nil
+	}
+	snap, err := c.Load(context.Background())
+	if err == nil {
+		w.snap = snap
+	}
+	return snap, err
+}
+
+// decode is the decoder that all nodes share: each reads the same keys at almost the same time.
+func (w *world) decode(s dcs.Snapshot) cluster.View {
+	at := &w.views[s.Revision%int64(len(w.views))]
+	if at.Revision != s.Revision || s.Revision == 0 {
+		*at = w.decoder.Decode(s)
+	}
+	return *at
 }
 
 // edit is a change by the operator: read, change, compare and swap, until it went through.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,18 @@ func main() {
 	workers := flag.Int("workers", runtime.NumCPU(), "histories at the same time")
 	keep := flag.Bool("keep-going", false, "do not stop at the first violation")
 	mutation := flag.String("mutation", "", "switch this safety rule off")
+	profile := flag.String("cpuprofile", "", "write a profile of the processors to this file")
 	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "simmain:", err)
+			os.Exit(1)
+		}
+		_ = pprof.StartCPUProfile(f)
+		defer f.Close()
+		defer pprof.StopCPUProfile()
+	}
 
 	var m *sim.Mutation
 	for _, x := range sim.Mutations() {
