@@ -107,17 +107,17 @@ func (n *Node) dropRequest(ctx context.Context, o ha.Observation, e ha.DropReque
 }
 
 // startRule is the synchronous rule that PostgreSQL starts with: one that is safe for the stored
-// state, so that nothing is acknowledged under less than the store promises.
-func startRule(o ha.Observation) (quorum.Rule, error) {
-	sync := o.Store.View.Sync
-	if sync.Empty() || len(sync.Standbys) == 0 {
-		return quorum.Rule{}, nil
+// state, so that nothing is acknowledged under less than the store promises. A primary that starts
+// again in place may have written /sync with an outcome that it has not seen, and must not wait for
+// the store to tell; so the rule is safe for what such a write would store, too.
+func startRule(o ha.Observation, primary bool) quorum.Rule {
+	states := []cluster.SyncState{o.Store.View.Sync}
+	if primary {
+		for _, w := range o.Memory.Rules.Pending {
+			states = append(states, w.Sync)
+		}
 	}
-	v, rule := quorum.TakeOver(sync, o.Self.Name, true)
-	if !quorum.Safe(v, rule) {
-		return quorum.Rule{}, fmt.Errorf("%w: no rule is safe for the stored synchronous state", errRefused)
-	}
-	return rule, nil
+	return quorum.Restart(o.Self.Name, states...)
 }
 
 // keepHouse does what every tick does for a running node, whatever was decided. Nothing in it is

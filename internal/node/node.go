@@ -387,10 +387,7 @@ func (n *Node) effect(ctx context.Context, o ha.Observation, e ha.Effect) error 
 		if _, held := n.c.Lead.Held(); e.Primary && !held {
 			return fmt.Errorf("%w: no primary without the lock", errRefused)
 		}
-		rule, err := startRule(o)
-		if err != nil {
-			return err
-		}
+		rule := startRule(o, e.Primary)
 		n.follow.Lock()
 		defer n.follow.Unlock()
 		if err := n.mayReceive(view, e.Upstream); err != nil {

@@ -89,3 +89,25 @@ func TakeOver(stored cluster.SyncState, self string, strict bool) (cluster.SyncS
 	}
 	return v, Rule{}
 }
+
+// Restart is a rule under which self may start PostgreSQL again when the store may hold any of the
+// states: it is safe for each of them. The first state's own rule is preferred.
+func Restart(self string, states ...cluster.SyncState) Rule {
+	var all []cluster.SyncState
+	var rules []Rule
+	var names []string
+	for _, stored := range states {
+		v, r := TakeOver(stored, self, true)
+		all, rules, names = append(all, v), append(rules, r), append(names, v.Standbys...)
+		if len(stored.Standbys) == 0 {
+			rules[len(rules)-1] = Rule{} // it entitles nobody else, and so asks for nothing
+		}
+	}
+	names = slices.DeleteFunc(cluster.Sorted(names), func(n string) bool { return n == self })
+	for _, r := range append(rules, NewRule(names, len(names), true)) {
+		if !slices.ContainsFunc(all, func(v cluster.SyncState) bool { return !Safe(v, r) }) {
+			return r
+		}
+	}
+	return Blocking(true)
+}
