@@ -48,16 +48,20 @@ type checker struct {
 	epochs   uint64
 	verified uint64 // epoch whose leader was found to have everything
 	settings cluster.Settings
-	optime   map[uint64]cluster.LSN // last published position by epoch
-	synced   bool                   // the store holds a synchronous state
-	forced   bool                   // a human ordered a fail-over with force: losses are his
-	total    int
-	unfenced int
-	mixed    int
-	late     int
-	lost     int // acknowledged and lost within the bound of asynchronous mode
-	lastAck  time.Duration
-	found    []Violation
+	// abandoned are the acknowledged commits that a leader did not have: kept only where the former
+	// leader's data still are.
+	abandoned []ack
+	optime    map[uint64]cluster.LSN // last published position by epoch
+	synced    bool                   // the store holds a synchronous state
+	forcing   bool                   // the store holds an order of a human to fail over with force
+	forced    map[uint64]bool        // epochs that began under such an order: losses there are his
+	total     int
+	unfenced  int
+	mixed     int
+	late      int
+	lost      int // acknowledged and lost within the bound of asynchronous mode
+	lastAck   time.Duration
+	found     []Violation
 }
 
 func (c *checker) violate(rule, format string, args ...any) {
@@ -75,7 +79,10 @@ func (c *checker) lockChanged(l cluster.Lock) bool {
 	if l.Epoch == old.Epoch && old.Held() && l.Held() && l.Node != old.Node {
 		c.violate("epoch", "%s took the lock from %s within epoch %d", l.Node, old.Node, l.Epoch)
 	}
-	c.lock, c.renewed = l, c.w.now
+	c.lock, c.renewed = l, c.w.now // a renewal too
+	if l.Epoch > old.Epoch && c.forcing {
+		c.forced[l.Epoch] = true
+	}
 	x, y := old, l
 	x.Seq, y.Seq = 0, 0
 	if x == y {
@@ -127,13 +134,14 @@ func (c *checker) acknowledged(m *machine, x *commit) {
 }
 
 // excused says whether the fence of this machine could not work: nobody was there to see the
-// deadline pass, or not for long enough.
+// deadline pass, or not for long enough. It is no excuse that the lease was extended although the
+// guardian had not answered for longer than a decision vouches for.
 func (m *machine) excused() bool {
 	g := m.guard
-	if !g.healthy() {
-		return true
+	if g.extendedAt > g.downAt+m.ttl()+5*time.Second && !g.healthy() {
+		return false
 	}
-	return m.w.now-g.backAt < 2*time.Second
+	return !g.healthy() || m.w.now-g.backAt < 2*time.Second
 }
 
 // verify looks for what a new leader lacks.
@@ -144,14 +152,29 @@ func (c *checker) verify(m *machine, epoch uint64) {
 	c.verified = epoch
 	w := c.w
 	kept := c.acks[:0]
+	told := false // of one of many
+	var gone []ack
 	n, tooOld := 0, 0
+	forced := func(since uint64) bool {
+		for e := since + 1; e <= epoch; e++ {
+			if c.forced[e] {
+				return true
+			}
+		}
+		return false
+	}
 	for _, a := range c.acks {
 		if m.pg.dir.holds(a.place, a.rec) {
 			kept = append(kept, a)
 			continue
 		}
 		n++
-		if a.protected && !c.forced {
+		gone = append(gone, a)
+		if forced(a.epoch) {
+			continue
+		}
+		if a.protected && !told {
+			told = true
 			c.violate("lost", "%s leads epoch %d on timeline %d without the commit that %s acknowledged at %.3fs in epoch %d (record %d, up to %s)",
 				m.name, epoch, m.pg.dir.timeline(), a.by.name, a.at.Seconds(), a.epoch, a.rec, a.end)
 		}
@@ -164,13 +187,13 @@ func (c *checker) verify(m *machine, epoch uint64) {
 	}
 	c.acks = kept
 	c.lost += n
+	c.abandoned = append(c.abandoned, gone...)
 	if n > 0 {
 		w.tracef(m, "leads epoch %d without %d acknowledged commits", epoch, n)
 	}
-	if tooOld > 0 && !c.forced {
+	if tooOld > 0 {
 		c.violate("bound", "%s leads epoch %d without %d acknowledged commits that lay more than maximum_lag_on_failover (%d) before the position that the old leader had published", m.name, epoch, tooOld, c.settings.MaximumLagOnFailover)
 	}
-	c.forced = false
 }
 
 // leaders verifies leaders before anybody writes to them.
@@ -201,22 +224,37 @@ func (c *checker) leaves(m *machine, what, to string) {
 	c.violate("left", "the agent of %s cannot reach the store and takes its standby from the working primary %s (%s)", m.name, s.up.m.name, what)
 }
 
+// erased is called when a data directory of m was deleted. Even a commit that asynchronous mode lost is
+// to be found somewhere then.
+func (c *checker) erased(m *machine, gone *dir) {
+	for _, a := range append(append([]ack{}, c.abandoned...), c.acks...) {
+		if !gone.holds(a.place, a.rec) || c.elsewhere(a, gone) {
+			continue
+		}
+		c.violate("deleted", "the only copy of the commit acknowledged at %.3fs in epoch %d was deleted on %s", a.at.Seconds(), a.epoch, m.name)
+		return
+	}
+}
+
+// elsewhere says whether another data directory than d, one set aside included, has the commit.
+func (c *checker) elsewhere(a ack, d *dir) bool {
+	for _, o := range c.w.machines {
+		for _, x := range append([]*dir{o.pg.dir}, o.pg.asides...) {
+			if x != nil && x != d && x.holds(a.place, a.rec) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // overwrites is called before a rewind on m drops the records from place on.
 func (c *checker) overwrites(m *machine, place int) {
 	for _, a := range c.acks {
 		if !a.protected || a.place < place || !m.pg.dir.holds(a.place, a.rec) {
 			continue
 		}
-		copies := 0
-		for _, o := range c.w.machines {
-			dirs := append([]*dir{o.pg.dir}, o.pg.asides...)
-			for _, d := range dirs {
-				if d != nil && d != m.pg.dir && d.holds(a.place, a.rec) {
-					copies++
-				}
-			}
-		}
-		if copies == 0 {
+		if !c.elsewhere(a, m.pg.dir) {
 			c.violate("deleted", "a rewind on %s drops the only copy of the commit acknowledged at %.3fs in epoch %d", m.name, a.at.Seconds(), a.epoch)
 			return
 		}

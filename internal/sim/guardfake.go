@@ -27,13 +27,16 @@ type guardian struct {
 	ladder          lease.Ladder
 	began, fencedAt time.Duration
 	sent, sentLife  int // the last rung of this fence, and the postmaster that it went to
+	killing         int // the postmaster that the kernel is tearing down
 
-	running  bool
-	frozen   bool
-	lastBeat time.Duration // by the world, valid while it does not run
-	alarm    uint64
-	ok       bool
-	backAt   time.Duration // by the world: when it became healthy last
+	running    bool
+	frozen     bool
+	lastBeat   time.Duration // by the world, valid while it does not run
+	alarm      uint64
+	ok         bool
+	backAt     time.Duration // by the world: when it became healthy last
+	downAt     time.Duration // and when it ceased to be
+	extendedAt time.Duration // and when the deadline was moved forward last
 }
 
 var _ node.Guardian = (*guardian)(nil)
@@ -57,6 +60,9 @@ func (g *guardian) kill() {
 	if g.healthy() {
 		g.lastBeat = g.m.w.now
 	}
+	if g.ok {
+		g.downAt = g.m.w.now
+	}
 	g.running, g.ok = false, false
 }
 
@@ -76,7 +82,9 @@ func (g *guardian) touch() {
 	}
 	if ok := g.healthy(); ok != g.ok {
 		g.ok = ok
-		g.backAt = g.m.w.now
+		if g.backAt = g.m.w.now; !ok {
+			g.downAt = g.m.w.now
+		}
 	}
 	g.look(g.m.w.between(0, 20*time.Millisecond))
 }
@@ -122,7 +130,7 @@ func (g *guardian) loop() {
 			case 2:
 				g.m.pg.shutdown(true)
 			case 3:
-				g.m.pg.die("killed by the guardian", true)
+				g.tearDown()
 			}
 		}
 		g.look(5 * time.Millisecond)
@@ -131,12 +139,32 @@ func (g *guardian) loop() {
 	}
 }
 
+// tearDown is SIGKILL: the kernel ends the processes, now and then almost as slowly as the margin
+// grants it, and nothing is known of what they still do until then.
+func (g *guardian) tearDown() {
+	p, w := g.m.pg, g.m.w
+	if g.killing == p.life {
+		return
+	}
+	g.killing = p.life
+	life, took := p.life, w.between(0, 5*time.Millisecond)
+	if w.chance(0.3) {
+		took = w.between(0, g.m.global(g.ladder.Kill/2)*9/10)
+	}
+	w.after(took, func() {
+		if p.life == life {
+			p.die("killed by the guardian", true)
+		}
+	})
+}
+
 // Arm implements node.Guardian.
 func (g *guardian) Arm(deadline time.Duration, ladder lease.Ladder) (int64, error) {
 	if g.deadline == claimed && g.fencedAt == 0 {
 		return 0, errFencing
 	}
 	g.ladder, g.deadline, g.fencedAt = ladder, deadline, 0
+	g.extendedAt = g.m.w.now
 	g.generation++
 	g.touch()
 	return g.generation, nil
@@ -161,6 +189,7 @@ func (g *guardian) Extend(deadline time.Duration) bool {
 		return false
 	}
 	g.deadline = max(g.deadline, deadline)
+	g.extendedAt = g.m.w.now
 	return true
 }
 

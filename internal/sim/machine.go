@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,10 @@ import (
 	"github.com/hathi-ha/hathi/internal/node"
 )
 
+// maxDrift is how much faster or slower than the world a clock may run. Two of them then differ by
+// less than lease allows for.
+const maxDrift = 0.0049
+
 // maxMachines bounds a cluster, later members included.
 const maxMachines = 6
 
@@ -21,6 +26,7 @@ type machine struct {
 	w     *world
 	index int
 	name  string
+	poses string // the name that its configuration gives it by mistake; "": its own
 	tags  cluster.Tags
 
 	on     bool // powered
@@ -46,10 +52,12 @@ type machine struct {
 	slowDisk    float64       // 1: normal; work takes that many times longer
 
 	promise        int64         // on disk: the revision of the lock at which nothing is received
+	promised       func()        // what happens after the next promise
 	asked          bool          // an operator asked this machine for a restart, a copy, a stop
 	epoch          uint64        // the latest epoch that this machine's agent held
 	confirmedUntil time.Duration // by the machine's clock
 	lastTrip       time.Duration // of the last write under the lock, for mutations
+	promiseTrip    time.Duration // of a member's promise, for mutations
 	deferred       []func()      // what PostgreSQL would have done while it stood still
 }
 
@@ -86,7 +94,10 @@ func (m *machine) boot() {
 	m.boots++
 	m.bootedAt = m.w.now
 	m.offset = m.w.between(time.Second, 500*time.Hour)
-	m.rate = 1 + (m.w.rng.Float64()*2-1)*0.0049
+	m.rate = 1 + (m.w.rng.Float64()*2-1)*maxDrift
+	if x := m.w.opt.Mutation; x != nil && x.drift {
+		m.rate = 1 + pick(m.w, -maxDrift, maxDrift)
+	}
 	m.guard.reset()
 	m.pg.boot()
 	m.deferred = nil
@@ -131,14 +142,16 @@ func (m *machine) thawAgent() {
 
 // agent is one life of `hathi run`.
 type agent struct {
-	m    *machine
-	life life
-	node *node.Node
-	lead *node.Leadership
-	feed *node.Feed
-	jobs *jobs
-	main *proc
-	ctx  context.Context
+	m     *machine
+	name  string
+	life  life
+	node  *node.Node
+	lead  *node.Leadership
+	feed  *node.Feed
+	jobs  *jobs
+	main  *proc
+	watch *proc
+	ctx   context.Context
 }
 
 func (m *machine) startAgent() {
@@ -146,7 +159,7 @@ func (m *machine) startAgent() {
 		return
 	}
 	w := m.w
-	a := &agent{m: m}
+	a := &agent{m: m, name: cmp.Or(m.poses, m.name)}
 	a.life.frozen = func() bool { return m.frozen || m.agentFrozen }
 	m.agent = a
 	m.agentFrozen = false
@@ -160,12 +173,12 @@ func (m *machine) startAgent() {
 	if mut == nil || mut.wrapFeed == nil {
 		a.feed.DecodeWith(w.decode)
 	}
-	a.lead = node.NewLeadership(mut.leadStore(m, keep), mut.guard(m, m.guard), m.clock, m.name, m.instance)
+	a.lead = node.NewLeadership(mut.leadStore(m, keep), mut.guard(m, m.guard), m.clock, a.name, mut.instance(m))
 	a.jobs = &jobs{a: a}
 	a.node = node.New(node.Config{
-		Name: m.name, Scope: "sim", Tags: m.tags,
+		Name: a.name, Scope: "sim", Tags: m.tags,
 		Member:       cluster.Member{APIURL: "http://" + m.name + ":8008/patroni", ConnURL: "postgres://" + m.name + ":5432/postgres", Version: "sim"},
-		Instance:     m.instance,
+		Instance:     mut.instance(m),
 		CanClone:     true,
 		BootstrapDoc: w.opt.doc,
 		Store:        tick, DB: mut.database(m, database{m}), Guard: mut.guard(m, m.guard), Peers: mut.peers(m, peers{m}), Jobs: a.jobs,
@@ -173,6 +186,7 @@ func (m *machine) startAgent() {
 	})
 	w.tracef(m, "agent started")
 	a.main = w.spawn(&a.life, a.run)
+	a.watch = w.spawn(&a.life, a.follow)
 	w.spawn(&a.life, a.keep)
 	w.spawn(&a.life, a.keepFailsafe)
 	w.spawn(&a.life, a.probe)
@@ -212,6 +226,15 @@ func (a *agent) run(p *proc) {
 			a.m.w.after(a.m.w.between(time.Second, 10*time.Second), a.m.startAgent)
 		}
 	})
+}
+
+// follow is the watch of the store, as far as renewals of the lock go: each is seen at once.
+func (a *agent) follow(p *proc) {
+	for {
+		p.idle(time.Hour)
+		ctx, _ := virtual{a.m}.Timeout(a.ctx, time.Second)
+		_ = a.feed.Refresh(ctx)
+	}
 }
 
 // stall is a pause that the operating system imposes now and then.
@@ -276,7 +299,14 @@ type promises struct{ m *machine }
 func (p promises) Load() (int64, error) { return p.m.promise, nil }
 
 // Save implements node.Promises.
-func (p promises) Save(rev int64) error { p.m.promise = rev; return nil }
+func (p promises) Save(rev int64) error {
+	p.m.promise = rev
+	if do := p.m.promised; do != nil {
+		p.m.promised = nil
+		do()
+	}
+	return nil
+}
 
 func (m *machine) stopAgent() {
 	a := m.agent
@@ -486,6 +516,11 @@ func (s peers) Revoke(ctx context.Context, members map[string]cluster.Member, se
 				return
 			}
 			a := to.agent
+			w.twice(func() {
+				if to.agent == a && w.passes(planePeers, m, to) {
+					w.spawn(&a.life, func(*proc) { _, _ = a.node.Revoke(a.ctx, r) })
+				}
+			})
 			w.spawn(&a.life, func(*proc) {
 				answer, err := a.node.Revoke(a.ctx, r)
 				if err != nil {
@@ -536,6 +571,11 @@ func (s peers) Failsafe(ctx context.Context, url string, pr node.Promise) (bool,
 		if !w.passes(planePeers, m, to) || to.agent == nil || to.agent.life.frozen() {
 			return
 		}
+		w.twice(func() {
+			if to.agent != nil && w.passes(planePeers, m, to) {
+				to.agent.node.Promise(pr)
+			}
+		})
 		yes, why := to.agent.node.Promise(pr)
 		w.tracef(to, "failsafe asked by %s in epoch %d: %t %s", pr.Name, pr.Epoch, yes, why)
 		w.after(w.hop(), func() {

@@ -363,6 +363,7 @@ func (p *postgres) promote(timeline uint32, manual bool) {
 		d.control, d.minTL = ha.ControlInProduction, next
 		p.m.w.tracef(p.m, "promoted onto timeline %d", next)
 		p.open()
+		p.m.w.doom(p.m)
 		if p.m.agent != nil {
 			p.m.agent.main.wake(20 * time.Millisecond)
 		}

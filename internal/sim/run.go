@@ -185,15 +185,18 @@ func (w *world) inject() {
 			}
 			continue
 		}
-		if w.chance(0.4) {
+		if w.chance(0.4) && f.excluded == "" {
 			menu = append(menu, f)
 		}
 	}
 	if len(menu) == 0 {
-		menu = faults
+		menu = faults[:1]
 	}
 	gap := w.between(500*time.Millisecond, 6*time.Second)
 	end := w.now + w.between(15*time.Second, 60*time.Second)
+	if x := w.opt.Mutation; x != nil {
+		end, gap = max(end, w.now+x.lasting), max(gap, x.gap)
+	}
 	longest := pick(w, 2*time.Second, 6*time.Second, 12*time.Second, 25*time.Second)
 	for w.now < end && len(w.check.found) == 0 {
 		f := menu[w.rng.IntN(len(menu))]

@@ -23,7 +23,10 @@ var _ dcs.Store = (*storeLink)(nil)
 var errTimeout = fmt.Errorf("no answer: %w", context.DeadlineExceeded)
 
 // call sends a request and waits for its answer until ctx ends.
-func (l *storeLink) call(ctx context.Context, apply func()) error {
+//
+// apply is what the store does when the request arrives; what it returns hands the answer over. A
+// request may arrive twice: it is then carried out twice, and the first answer that comes counts.
+func (l *storeLink) call(ctx context.Context, apply func() func()) error {
 	w, p := l.m.w, l.m.w.cur
 	deadline := deadlineOf(ctx, w)
 	if w.now >= deadline {
@@ -36,15 +39,11 @@ func (l *storeLink) call(ctx context.Context, apply func()) error {
 	p.token++
 	t := p.token
 	var answered bool
-	reply := func() {
-		answered = true
-		p.resume(t)
-	}
 	arrive := func() {
 		if !l.m.storeReachable() {
 			return
 		}
-		apply()
+		deliver := apply()
 		if l.m.loseReplies > 0 && w.chance(l.m.loseReplies) {
 			w.tracef(l.m, "an answer of the store is lost (%s)", l.what)
 			return
@@ -54,8 +53,10 @@ func (l *storeLink) call(ctx context.Context, apply func()) error {
 			back += w.between(0, l.m.slowStore)
 		}
 		w.after(back, func() {
-			if l.m.answersReach() && !p.ended {
-				reply()
+			if l.m.answersReach() && !p.ended && !answered && p.token == t {
+				answered = true
+				deliver()
+				p.resume(t)
 			}
 		})
 	}
@@ -66,7 +67,10 @@ func (l *storeLink) call(ctx context.Context, apply func()) error {
 			d += w.between(0, 10*time.Second) // delivered long after everybody gave up
 		}
 	}
-	w.after(d, arrive)
+	w.after(d, func() {
+		w.twice(arrive)
+		arrive()
+	})
 	if deadline < forever {
 		w.after(deadline-w.now, func() { p.resume(t) })
 	}
@@ -83,7 +87,10 @@ func (l *storeLink) call(ctx context.Context, apply func()) error {
 func (l *storeLink) Load(ctx context.Context) (dcs.Snapshot, error) {
 	var snap dcs.Snapshot
 	var err error
-	if cerr := l.call(ctx, func() { snap, err = l.m.w.load(l.client) }); cerr != nil {
+	if cerr := l.call(ctx, func() func() {
+		s, e := l.m.w.load(l.client)
+		return func() { snap, err = s, e }
+	}); cerr != nil {
 		return dcs.Snapshot{}, cerr
 	}
 	return snap, err
@@ -93,11 +100,12 @@ func (l *storeLink) Load(ctx context.Context) (dcs.Snapshot, error) {
 func (l *storeLink) Commit(ctx context.Context, t dcs.Txn) (dcs.Result, error) {
 	var res dcs.Result
 	var err error
-	cerr := l.call(ctx, func() {
-		res, err = l.client.Commit(context.Background(), t)
-		if err == nil {
-			l.m.w.committed(t, res)
+	cerr := l.call(ctx, func() func() {
+		r, e := l.client.Commit(context.Background(), t)
+		if e == nil {
+			l.m.w.committed(t, r)
 		}
+		return func() { res, err = r, e }
 	})
 	if cerr != nil {
 		return dcs.Result{}, cerr
@@ -109,7 +117,10 @@ func (l *storeLink) Commit(ctx context.Context, t dcs.Txn) (dcs.Result, error) {
 func (l *storeLink) Grant(ctx context.Context, ttl time.Duration) (dcs.LeaseID, error) {
 	var id dcs.LeaseID
 	var err error
-	if cerr := l.call(ctx, func() { id, err = l.client.Grant(context.Background(), ttl) }); cerr != nil {
+	if cerr := l.call(ctx, func() func() {
+		i, e := l.client.Grant(context.Background(), ttl)
+		return func() { id, err = i, e }
+	}); cerr != nil {
 		return 0, cerr
 	}
 	return id, err
@@ -118,7 +129,10 @@ func (l *storeLink) Grant(ctx context.Context, ttl time.Duration) (dcs.LeaseID, 
 // KeepAlive implements dcs.Store.
 func (l *storeLink) KeepAlive(ctx context.Context, id dcs.LeaseID) error {
 	var err error
-	if cerr := l.call(ctx, func() { err = l.client.KeepAlive(context.Background(), id) }); cerr != nil {
+	if cerr := l.call(ctx, func() func() {
+		e := l.client.KeepAlive(context.Background(), id)
+		return func() { err = e }
+	}); cerr != nil {
 		return cerr
 	}
 	return err
@@ -127,7 +141,10 @@ func (l *storeLink) KeepAlive(ctx context.Context, id dcs.LeaseID) error {
 // Revoke implements dcs.Store.
 func (l *storeLink) Revoke(ctx context.Context, id dcs.LeaseID) error {
 	var err error
-	if cerr := l.call(ctx, func() { err = l.client.Revoke(context.Background(), id) }); cerr != nil {
+	if cerr := l.call(ctx, func() func() {
+		e := l.client.Revoke(context.Background(), id)
+		return func() { err = e }
+	}); cerr != nil {
 		return cerr
 	}
 	return err

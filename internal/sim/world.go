@@ -39,10 +39,13 @@ type world struct {
 	decoder dcs.Decoder
 	views   [16]cluster.View // by revision, the lately decoded ones
 
-	cut       [planes][][]bool // [from][to]: nothing gets through
-	slowNet   time.Duration    // added to each message
-	storeDown bool
-	storeSlow time.Duration
+	cut        [planes][][]bool // [from][to]: nothing gets through
+	slowNet    time.Duration    // added to each message
+	storeDown  bool
+	duplicates float64       // chance that a request arrives twice
+	entitled   func()        // what happens when /sync names one more standby next
+	doomed     time.Duration // the next member that promotes loses its power and gets it back after that
+	storeSlow  time.Duration
 
 	serial    int64 // names of directories, records, requests
 	count     int   // events played
@@ -67,7 +70,7 @@ func newWorld(seed uint64, o Options) *world {
 	if o.Trace {
 		w.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	w.check.w, w.check.optime = w, map[uint64]cluster.LSN{}
+	w.check.w, w.check.optime, w.check.forced = w, map[uint64]cluster.LSN{}, map[uint64]bool{}
 	for p := range w.cut {
 		w.cut[p] = make([][]bool, maxMachines)
 		for i := range w.cut[p] {
@@ -97,6 +100,13 @@ func (w *world) hop() time.Duration {
 		d += w.between(0, w.slowNet)
 	}
 	return d
+}
+
+// twice has a message that has arrived arrive once more, now and then.
+func (w *world) twice(arrive func()) {
+	if w.duplicates > 0 && w.chance(w.duplicates) {
+		w.after(w.between(0, 5*time.Second), arrive)
+	}
 }
 
 // passes says whether a message gets from one machine to another now.
@@ -135,21 +145,27 @@ func (w *world) committed(t dcs.Txn, res dcs.Result) {
 	if !res.Succeeded {
 		return
 	}
-	news := false
-	for _, op := range t.Then {
+	news, renewed := false, false
+	for _, op := range inOrder(t.Then) {
 		switch op.Key {
 		case dcs.KeySync:
+			before := len(w.sync.state.Standbys)
 			w.sync.rev, w.sync.state = res.Revision, cluster.SyncState{}
 			if !op.Delete {
 				_ = w.sync.state.UnmarshalJSON(op.Value)
 			}
 			w.check.syncChanged(w.sync.state)
+			if do := w.entitled; do != nil && before < len(w.sync.state.Standbys) {
+				w.entitled = nil
+				do()
+			}
 			w.tracef(nil, "stored /sync: leader=%s standbys=%v quorum=%d", w.sync.state.Leader, w.sync.state.Standbys, w.sync.state.Quorum)
 			news = true
 		case dcs.KeyLock:
 			lock, err := cluster.ParseLock(op.Value)
 			if err == nil {
 				news = w.check.lockChanged(lock) || news
+				renewed = true
 			}
 		case dcs.KeyConfig:
 			d, _ := cluster.ParseDynamic(op.Value)
@@ -160,20 +176,36 @@ func (w *world) committed(t dcs.Txn, res dcs.Result) {
 			if json.Unmarshal(op.Value, &st) == nil {
 				w.check.optime[w.check.lock.Epoch] = st.Optime
 			}
+		case dcs.KeyFailover:
+			var r cluster.FailoverRequest
+			w.check.forcing = !op.Delete && json.Unmarshal(op.Value, &r) == nil && r.Force
+			news = true
 		case dcs.KeyLeader:
 		default:
 			news = true
 		}
 	}
-	if !news {
-		return
-	}
 	// The watches of the agents see it.
 	for _, m := range w.machines {
-		if m.agent != nil && m.storeReachable() {
+		switch {
+		case m.agent == nil || !m.storeReachable():
+		case news:
 			m.agent.main.wake(w.hop() + w.hop())
+		case renewed && w.check.lock.Node != m.agent.name:
+			m.agent.watch.wake(w.hop())
 		}
 	}
+}
+
+// inOrder puts a request to fail over behind the lock that is taken for it: the one transaction does
+// both.
+func inOrder(ops []dcs.Op) []dcs.Op {
+	for i, op := range ops {
+		if op.Key == dcs.KeyFailover && i < len(ops)-1 {
+			return append(append(append([]dcs.Op{}, ops[:i]...), ops[i+1:]...), op)
+		}
+	}
+	return ops
 }
 
 // load reads the store. What one read at a revision serves for all: nobody changes a snapshot.

@@ -61,6 +61,16 @@ func (s *Server) grant(ttl time.Duration) (dcs.LeaseID, error) {
 	return s.lastLease, nil
 }
 
+// ExtendLeases gives every lease its whole time anew, as etcd does when its leader changes.
+func (s *Server) ExtendLeases() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expire()
+	for _, l := range s.leases {
+		l.ends = s.now() + l.ttl
+	}
+}
+
 func (s *Server) keepAlive(id dcs.LeaseID) error {
 	s.expire()
 	l := s.leases[id]
