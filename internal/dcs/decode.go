@@ -34,7 +34,7 @@ func (d *Decoder) Decode(s Snapshot) cluster.View {
 		b, now := s.Entries[key]
 		return before && now && a.ModRev == b.ModRev && bytes.Equal(a.Value, b.Value)
 	}
-	v := cluster.View{Revision: s.Revision, Members: map[string]cluster.Member{}}
+	v := cluster.View{Revision: s.Revision}
 	defer func() { d.entries, d.view = maps.Clone(s.Entries), v }()
 	bad := func(key string, err error) { v.Problems = append(v.Problems, fmt.Sprintf("key %s: %v", key, err)) }
 
@@ -53,7 +53,6 @@ func (d *Decoder) Decode(s Snapshot) cluster.View {
 	if e, ok := s.Entries[KeyInitialize]; ok {
 		v.Initialize, v.InitializeRev = string(e.Value), e.ModRev
 	}
-	v.Config = cluster.Dynamic{Doc: map[string]any{}, Settings: cluster.DefaultSettings()}
 	if e, ok := s.Entries[KeyConfig]; same(KeyConfig) {
 		v.ConfigRev, v.Config = old.ConfigRev, old.Config
 	} else if ok {
@@ -63,9 +62,12 @@ func (d *Decoder) Decode(s Snapshot) cluster.View {
 			bad(KeyConfig, err)
 		}
 		v.Config = d
-	} else if v.Initialize != "" {
-		v.Config.ModeBad = true
-		bad(KeyConfig, errors.New("the configuration of the cluster is gone"))
+	} else {
+		v.Config = cluster.Dynamic{Doc: map[string]any{}, Settings: cluster.DefaultSettings()}
+		if v.Initialize != "" {
+			v.Config.ModeBad = true
+			bad(KeyConfig, errors.New("the configuration of the cluster is gone"))
+		}
 	}
 	v.ConfigBad = v.Config.ModeBad
 	// decode reads one JSON key; present is false for an absent, empty or null one.
@@ -106,24 +108,50 @@ func (d *Decoder) Decode(s Snapshot) cluster.View {
 	if present && !broken {
 		v.Failover = &f
 	}
-	for key, e := range s.Entries {
-		name, ok := MemberName(key)
-		if !ok {
-			continue
+	decodeMembers := func() {
+		for key, e := range s.Entries {
+			name, ok := MemberName(key)
+			if !ok {
+				continue
+			}
+			if same(key) {
+				v.Members[name] = old.Members[name]
+				continue
+			}
+			m, err := cluster.ParseMember(name, e.Value)
+			if err != nil {
+				bad(key, err)
+				continue
+			}
+			v.Members[name] = m
 		}
-		if same(key) {
-			v.Members[name] = old.Members[name]
-			continue
-		}
-		m, err := cluster.ParseMember(name, e.Value)
-		if err != nil {
-			bad(key, err)
-			continue
-		}
-		v.Members[name] = m
+	}
+	if v.Members = old.Members; d.entries == nil || !sameMembers(d.entries, s.Entries) {
+		v.Members = map[string]cluster.Member{}
+		decodeMembers()
 	}
 	slices.Sort(v.Problems)
 	return v
+}
+
+// sameMembers says whether the keys of members are the same, byte for byte.
+func sameMembers(a, b map[string]Entry) bool {
+	n := 0
+	for key, e := range b {
+		if _, ok := MemberName(key); !ok {
+			continue
+		}
+		if o, ok := a[key]; !ok || o.ModRev != e.ModRev || !bytes.Equal(o.Value, e.Value) {
+			return false
+		}
+		n++
+	}
+	for key := range a {
+		if _, ok := MemberName(key); ok {
+			n--
+		}
+	}
+	return n == 0
 }
 
 // Apply brings a snapshot forward by one update of a watch, in place.

@@ -471,25 +471,35 @@ func (s peers) Alive(ctx context.Context, member cluster.Member) bool {
 	t := p.token
 	end := deadlineOf(ctx, w)
 	answered := false
-	w.after(w.hop(), func() {
+	silence := func() {
+		if end < forever {
+			w.after(end-w.now, func() { p.resume(t) })
+		}
+	}
+	there, back := w.hop(), w.hop()
+	if w.now+there+back >= end {
+		silence() // an answer would come too late
+	}
+	w.after(there, func() {
 		if to == nil || !w.passes(planePeers, m, to) || to.frozen {
+			silence()
 			return
 		}
 		agent := to.agent != nil && !to.agent.life.frozen()
 		server := to.pg.phase == phaseUp && to.pg.hung == hungNot
 		if !agent && !server {
+			silence()
 			return
 		}
-		w.after(w.hop(), func() {
-			if w.passes(planePeers, to, m) {
-				answered = true
-				p.resume(t)
+		w.after(back, func() {
+			if !w.passes(planePeers, to, m) {
+				silence()
+				return
 			}
+			answered = answered || w.now < end
+			p.resume(t)
 		})
 	})
-	if end < forever {
-		w.after(end-w.now, func() { p.resume(t) })
-	}
 	for !answered && w.now < end {
 		p.park()
 	}

@@ -94,6 +94,7 @@ func (p *postgres) boot() {
 	p.life++
 	p.setPhase(phaseDown)
 	p.hung, p.stopping, p.fenced, p.failure = hungNot, 0, false, ""
+	p.streamLost, p.movedAt = 0, 0 // by a clock that began anew
 }
 
 func (p *postgres) setPhase(ph phase) {

@@ -198,7 +198,7 @@ func quorumRules() []Mutation {
 			surroundings: surroundings{doc: quorumDoc, nodes: 3, menu: []string{"postmaster killed, and power cut once it is back"}},
 			wrapDB:       func(_ *machine, d node.Database) node.Database { return bareStart{d} }},
 		{Name: "late-write-forgotten", Rule: "a primary that starts in place is safe for the writes of /sync whose outcome it has not seen, too", Where: "node.startRule, quorum.Restart",
-			Text: "it starts under a rule for the record that it saw last", Breaks: []string{"lost"}, Within: 400,
+			Text: "it starts under a rule for the record that it saw last", Breaks: []string{"lost", "epoch"}, Within: 400,
 			surroundings: surroundings{doc: quorumDoc, nodes: 2, menu: []string{"the leader alone as a standby is entitled again, and its postmaster killed"}},
 			wrapDB:       func(m *machine, d node.Database) node.Database { return asSeen{d, m} }},
 		{Name: "promote-without-rule", Rule: "the rule of the new leader is set before it is promoted", Where: "ha.decider.promote (SetRule)",

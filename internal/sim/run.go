@@ -32,6 +32,8 @@ type Result struct {
 	// Simulated is how much virtual time passed, Events how many events it took.
 	Simulated time.Duration
 	Events    int
+	// Faults are the names of the faults that were played, in order.
+	Faults []string
 	// Acknowledged commits; those that an unfenced primary gave to clients past the router; those
 	// lost within the bound of asynchronous mode.
 	Acknowledged, Unfenced, Lost int
@@ -56,6 +58,17 @@ func (r Result) String() string {
 	return b.String()
 }
 
+// Faults are the names of the kinds of trouble that histories draw from.
+func Faults() []string {
+	var out []string
+	for _, f := range faults {
+		if f.excluded == "" {
+			out = append(out, f.name)
+		}
+	}
+	return out
+}
+
 // Bounds of a history.
 const (
 	firstSettle = 2 * time.Minute
@@ -73,7 +86,7 @@ func Run(seed uint64, o Options) (res Result) {
 			w.check.violate("panic", "%v", p)
 		}
 		c := &w.check
-		res = Result{Seed: seed, Violations: c.found, Trace: w.trace.lines, Fingerprint: w.trace.sum, Simulated: w.now, Events: w.count,
+		res = Result{Seed: seed, Violations: c.found, Trace: w.trace.lines, Fingerprint: w.trace.sum, Simulated: w.now, Events: w.count, Faults: w.played,
 			Acknowledged: c.total, Unfenced: c.unfenced, Lost: c.lost, Mixed: c.mixed, Late: c.late, Epochs: c.epochs, Settled: w.settledIn}
 	}()
 	if !w.untilSettled(firstSettle) || o.Quiet {
@@ -204,6 +217,7 @@ func (w *world) inject() {
 		d := w.between(50*time.Millisecond, longest)
 		if m != nil && m.on {
 			w.tracef(m, "*** %s (%.1fs)", f.name, d.Seconds())
+			w.played = append(w.played, f.name)
 			f.do(w, m, d)
 		}
 		w.advance(w.between(10*time.Millisecond, 2*gap))

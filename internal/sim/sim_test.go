@@ -2,12 +2,15 @@ package sim_test
 
 import (
 	"flag"
+	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hathi-ha/hathi/internal/sim"
 )
@@ -15,7 +18,7 @@ import (
 var (
 	seedFlag      = flag.Uint64("seed", 0, "the seed that TestSeed replays")
 	mutationFlag  = flag.String("mutation", "", "the safety rule that TestSeed switches off")
-	historiesFlag = flag.Uint64("histories", 300, "how many histories TestHistories plays")
+	historiesFlag = flag.Uint64("histories", 20_000, "how many histories TestHistories plays; with -short 300")
 )
 
 // TestSeed replays one history with its trace: go test ./internal/sim -run TestSeed -seed N -v
@@ -39,7 +42,7 @@ func TestSeed(t *testing.T) {
 
 // search plays the seeds from 1 to limit at the same time and returns the first result that breaks a
 // promise.
-func search(limit uint64, o sim.Options) (found *sim.Result, played uint64) {
+func search(limit uint64, o sim.Options, each ...func(sim.Result)) (found *sim.Result, played uint64) {
 	var next, done atomic.Uint64
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -52,6 +55,9 @@ func search(limit uint64, o sim.Options) (found *sim.Result, played uint64) {
 				}
 				r := sim.Run(seed, o)
 				done.Add(1)
+				for _, f := range each {
+					f(r)
+				}
 				if len(r.Violations) == 0 {
 					continue
 				}
@@ -69,9 +75,65 @@ func search(limit uint64, o sim.Options) (found *sim.Result, played uint64) {
 }
 
 func TestHistories(t *testing.T) {
-	if bad, _ := search(*historiesFlag, sim.Options{}); bad != nil {
+	n := *historiesFlag
+	if testing.Short() {
+		n = min(n, 300)
+	}
+	var mu sync.Mutex
+	var simulated time.Duration
+	var faults, epochs int
+	played := map[string]int{}
+	bad, _ := search(n, sim.Options{}, func(r sim.Result) {
+		mu.Lock()
+		defer mu.Unlock()
+		simulated += r.Simulated
+		faults += len(r.Faults)
+		epochs += int(r.Epochs)
+		for _, f := range r.Faults {
+			played[f]++
+		}
+	})
+	if bad != nil {
 		t.Fatalf("got %s, want no broken promise; replay: go test ./internal/sim -run TestSeed -seed %d -v", bad, bad.Seed)
 	}
+	t.Logf("%d histories, on average %.0f s simulated, %.1f faults, %.1f leaderships", n, simulated.Seconds()/float64(n), float64(faults)/float64(n), float64(epochs)/float64(n))
+	if n < 300 {
+		return
+	}
+	// What is said of the histories in docs/SAFETY.md: that they are long and that nothing is left out.
+	if got := simulated / time.Duration(n); got < 40*time.Second {
+		t.Errorf("got %s simulated on average, want at least 40 s", got)
+	}
+	if got := float64(faults) / float64(n); got < 5 {
+		t.Errorf("got %.1f faults on average, want at least 5", got)
+	}
+	for _, f := range sim.Faults() {
+		if played[f] == 0 {
+			t.Errorf("got no history with the fault %q, want some", f)
+		}
+	}
+}
+
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // a history needs little memory and makes much garbage
+	os.Exit(m.Run())
+}
+
+// A history depends on its seed alone: not on what else runs, nor on whether its lines are kept.
+func TestRun_SameSeedSameHistoryBesideOthers(t *testing.T) {
+	var wg sync.WaitGroup
+	for seed := uint64(101); seed <= 110; seed++ {
+		quiet := sim.Run(seed, sim.Options{})
+		for range 2 {
+			wg.Go(func() {
+				r := sim.Run(seed, sim.Options{Trace: true})
+				if r.Events != quiet.Events || r.Acknowledged != quiet.Acknowledged || r.Simulated != quiet.Simulated || r.Epochs != quiet.Epochs {
+					t.Errorf("seed %d: got %s in %d events, want %s in %d", seed, r, r.Events, quiet, quiet.Events)
+				}
+			})
+		}
+	}
+	wg.Wait()
 }
 
 func TestRun_SameSeedSameHistory(t *testing.T) {

@@ -39,25 +39,47 @@ func (l *storeLink) call(ctx context.Context, apply func() func()) error {
 	p.token++
 	t := p.token
 	var answered bool
-	arrive := func() {
+	// The end of the wait is an event only where the answer does not come first: most do, and there
+	// are thousands.
+	timeout := func() {
+		if deadline < forever {
+			w.after(deadline-w.now, func() { p.resume(t) })
+		}
+	}
+	arrive := func(again bool) {
+		unanswered := timeout
+		if again {
+			unanswered = func() {}
+		}
 		if !l.m.storeReachable() {
+			unanswered()
 			return
 		}
 		deliver := apply()
 		if l.m.loseReplies > 0 && w.chance(l.m.loseReplies) {
 			w.tracef(l.m, "an answer of the store is lost (%s)", l.what)
+			unanswered()
 			return
 		}
 		back := w.hop() + w.storeSlow/4 + l.m.slowBack
 		if l.m.slowStore > 0 {
 			back += w.between(0, l.m.slowStore)
 		}
+		if w.now+back >= deadline {
+			unanswered()
+			return
+		}
 		w.after(back, func() {
-			if l.m.answersReach() && !p.ended && !answered && p.token == t {
-				answered = true
-				deliver()
-				p.resume(t)
+			if p.ended || answered || p.token != t {
+				return
 			}
+			if !l.m.answersReach() {
+				unanswered()
+				return
+			}
+			answered = true
+			deliver()
+			p.resume(t)
 		})
 	}
 	d := w.hop() + w.between(0, w.storeSlow)
@@ -67,13 +89,13 @@ func (l *storeLink) call(ctx context.Context, apply func() func()) error {
 			d += w.between(0, 10*time.Second) // delivered long after everybody gave up
 		}
 	}
-	w.after(d, func() {
-		w.twice(arrive)
-		arrive()
-	})
-	if deadline < forever {
-		w.after(deadline-w.now, func() { p.resume(t) })
+	if w.now+d >= deadline {
+		timeout()
 	}
+	w.after(d, func() {
+		w.twice(func() { arrive(true) })
+		arrive(false)
+	})
 	for !answered && w.now < deadline {
 		p.park()
 	}

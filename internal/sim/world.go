@@ -47,10 +47,11 @@ type world struct {
 	doomed     time.Duration // the next member that promotes loses its power and gets it back after that
 	storeSlow  time.Duration
 
-	serial    int64 // names of directories, records, requests
-	count     int   // events played
-	copies    int   // how many copies of the data may still be given up by hand
-	joins     int   // how many members may still join
+	serial    int64    // names of directories, records, requests
+	count     int      // events played
+	played    []string // faults
+	copies    int      // how many copies of the data may still be given up by hand
+	joins     int      // how many members may still join
 	settledIn time.Duration
 	remedies  int  // how often the operator ordered a fail-over by force
 	faults    bool // faults are being injected

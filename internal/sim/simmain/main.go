@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,7 @@ func main() {
 	mutation := flag.String("mutation", "", "switch this safety rule off")
 	profile := flag.String("cpuprofile", "", "write a profile of the processors to this file")
 	flag.Parse()
+	debug.SetGCPercent(400) // a history needs little memory and makes much garbage
 	if *profile != "" {
 		f, err := os.Create(*profile)
 		if err != nil {
@@ -66,7 +68,7 @@ func main() {
 	}
 
 	begin := time.Now()
-	var next, done, bad, events, acks, epochs, unfenced, lost atomic.Uint64
+	var next, done, bad, faults, events, acks, epochs, unfenced, lost atomic.Uint64
 	var simulated atomic.Int64
 	next.Store(*from)
 	var stop atomic.Bool
@@ -83,6 +85,7 @@ func main() {
 				done.Add(1)
 				simulated.Add(int64(r.Simulated))
 				events.Add(uint64(r.Events))
+				faults.Add(uint64(len(r.Faults)))
 				acks.Add(uint64(r.Acknowledged))
 				epochs.Add(r.Epochs)
 				unfenced.Add(uint64(r.Unfenced))
@@ -101,9 +104,13 @@ func main() {
 	}
 	wg.Wait()
 	took := time.Since(begin)
-	fmt.Printf("%d histories in %s (%.0f a minute), %d of them broke a promise; %.0f simulated seconds per second; %d events, %d leaderships, %d acknowledged commits, %d lost in asynchronous mode, %d by unfenced primaries\n",
-		done.Load(), took.Round(time.Millisecond), float64(done.Load())/took.Minutes(), bad.Load(),
-		time.Duration(simulated.Load()).Seconds()/took.Seconds(), events.Load(), epochs.Load(), acks.Load(), lost.Load(), unfenced.Load())
+	n, secs, virtual := float64(max(done.Load(), 1)), took.Seconds(), time.Duration(simulated.Load())
+	fmt.Printf("%d histories in %s: %.0f a second, %.0f simulated seconds per second\n", done.Load(), took.Round(time.Millisecond), n/secs, virtual.Seconds()/secs)
+	fmt.Printf("a history on average: %.0f s simulated, %.1f faults, %.1f leaderships, %.0f acknowledged commits, %.0f events\n",
+		virtual.Seconds()/n, float64(faults.Load())/n, float64(epochs.Load())/n, float64(acks.Load())/n, float64(events.Load())/n)
+	fmt.Printf("%s simulated in all; %d commits lost in asynchronous mode within its bound, %d acknowledged by unfenced primaries past the router\n",
+		virtual.Round(time.Second), lost.Load(), unfenced.Load())
+	fmt.Printf("%d histories broke a promise\n", bad.Load())
 	if bad.Load() > 0 {
 		os.Exit(1)
 	}
