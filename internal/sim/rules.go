@@ -53,6 +53,8 @@ func Mutations() []Mutation {
 	pair("hand-over-and-lead-behind", "hand-over-without-proof", "no-maximum-lag", 400, "bound")
 	pair("refused-by-the-impatient", "refusals-ignored", "impatient-observer", 200, "epoch")
 	pair("no-fence-when-deposed", "no-fence-on-loss", "no-fence", 200, "epoch")
+	pair("ready-and-blind", "ready-too-early", "no-history-in-elections", 1000, "lost", "bound", "epoch", "corrupt", "stuck")
+	pair("no-way-back-and-no-history", "no-way-back", "no-history-in-elections", 1000, "lost", "bound", "epoch", "corrupt", "stuck")
 	pair("no-rule-at-start", "promote-without-rule", "start-without-rule", 400, "lost")
 	return list
 }
@@ -60,7 +62,7 @@ func Mutations() []Mutation {
 // leaseRules: the holder is dead before anybody else begins.
 func leaseRules() []Mutation {
 	return []Mutation{
-		{Name: "no-fence", Rule: "a guardian ends PostgreSQL when the lease has not been renewed", Where: "node.Leadership.arm, guardian",
+		{Name: "no-fence", Rule: "a guardian ends PostgreSQL when the lease has not been renewed", Where: "node.Leadership.arm, guardian.due",
 			Text: "the guardian never fences: it is armed for a day", Breaks: []string{"epoch"}, Within: 100, surroundings: inAsync,
 			wrapGuard: func(_ *machine, g node.Guardian) node.Guardian { return lateGuardian{g, 24 * time.Hour, nil} }},
 		{Name: "fence-after-lease", Rule: "the fence begins a margin before L", Where: "lease.FenceAt",
@@ -71,7 +73,7 @@ func leaseRules() []Mutation {
 		{Name: "slow-ladder", Rule: "the ladder of signals ends before L", Where: "lease.LadderFor",
 			Text: "it ends long after L", Breaks: []string{"epoch"}, Within: 200, surroundings: inAsync,
 			wrapGuard: func(_ *machine, g node.Guardian) node.Guardian { return slowLadder{g} }},
-		{Name: "t0-after-answer", Rule: "t0 is noted before a renewal is sent", Where: "node.Leadership.writeOnce, Take",
+		{Name: "t0-after-answer", Rule: "t0 is noted before a renewal is sent", Where: "node.Leadership.writeOnce, node.Leadership.Take",
 			Text: "a renewal counts from when its answer came", Breaks: []string{"epoch"}, Within: 1000, surroundings: inAsync,
 			wrapLead: func(m *machine, s dcs.Store) dcs.Store { return &timedStore{Store: s, m: m} },
 			wrapGuard: func(m *machine, g node.Guardian) node.Guardian {
@@ -91,7 +93,7 @@ func leaseRules() []Mutation {
 			wrapClock: func(m *machine, now func() time.Duration) func() time.Duration {
 				return func() time.Duration { return max(now()-(lease.TakeoverAfter(m.ttl())-m.ttl()), 1) }
 			}},
-		{Name: "guardian-optional", Rule: "without a guardian that answers no lock is taken and none renewed", Where: "ha.Decide, node.Leadership.arm",
+		{Name: "guardian-optional", Rule: "without a guardian that answers no lock is taken and none renewed", Where: "ha.Decide, ha.decider.candidate, node.Leadership.arm",
 			Text: "a guardian counts as alive whatever it does", Breaks: []string{"epoch"}, Within: 400,
 			surroundings: surroundings{doc: shortDoc, nodes: 3, menu: []string{"guardian frozen for long, then its machine away"}},
 			wrapGuard:    func(_ *machine, g node.Guardian) node.Guardian { return trusted{g} }},
@@ -99,7 +101,7 @@ func leaseRules() []Mutation {
 			Text: "it is announced as soon as it is configured", Breaks: []string{"epoch"}, Within: 400,
 			surroundings: surroundings{doc: asyncDoc, nodes: 3, menu: []string{"the ttl lowered, then the leader without the store"}},
 			wrapLead:     func(m *machine, s dcs.Store) dcs.Store { return earlyTTL{s, m} }},
-		{Name: "pause-is-silence", Rule: "nobody takes a lock whose fence is down for a pause", Where: "ha.decider.leader, candidate",
+		{Name: "pause-is-silence", Rule: "nobody takes a lock whose fence is down for a pause", Where: "ha.decider.leader, ha.decider.candidate",
 			Text: "it is taken like any other that is silent", Breaks: []string{"epoch"}, Within: 400,
 			surroundings: surroundings{doc: asyncDoc, nodes: 3, menu: []string{"pause", "pause", "cut off from everything", "cut off from the store", "agent killed"}},
 			wrapFeed: func(m *machine, s dcs.Store) dcs.Store {
@@ -122,7 +124,7 @@ func leaseRules() []Mutation {
 			Text: "a refusal counts as a promise", Within: 300, surroundings: inFailsafe,
 			Covered:   "who takes the lock, or follows who took it, has waited until the former holder's fence, or has the promises that leave it nobody to acknowledge with",
 			wrapPeers: func(_ *machine, p node.Peers) node.Peers { return deaf{p} }},
-		{Name: "broken-promises", Rule: "who promised takes no lock for as long", Where: "node.Node.Promise, mayTake; ha.decider.elect, depose",
+		{Name: "broken-promises", Rule: "who promised takes no lock for as long", Where: "node.Node.Promise, node.Node.mayTake, ha.decider.elect, ha.decider.depose",
 			Text: "promises end at once", Breaks: []string{"epoch"}, Within: 200, surroundings: inFailsafe,
 			wrapPeers: func(m *machine, p node.Peers) node.Peers { return perjured{p, m} }},
 		{Name: "promises-counted-late", Rule: "promises count from before they were asked for", Where: "node.Node.KeepFailsafe",
@@ -135,7 +137,7 @@ func leaseRules() []Mutation {
 			surroundings: surroundings{doc: map[string]any{"failsafe_mode": true, "synchronous_mode": false, "ttl": 3, "maximum_lag_on_failover": 1 << 20}, nodes: 3,
 				menu: []string{"an agent away for long, then the leader without the store"}},
 			wrapFeed: func(m *machine, s dcs.Store) dcs.Store { return insider{s, m} }},
-		{Name: "release-before-kill", Rule: "the lock is given back when PostgreSQL is dead", Where: "node.Node.effect (ReleaseLock)",
+		{Name: "release-before-kill", Rule: "the lock is given back when PostgreSQL is dead", Where: "node.Node.effect",
 			Text: "it is given back seconds before", Breaks: []string{"epoch", "bound", "lost"}, Within: 200, surroundings: inAsync,
 			wrapDB: func(m *machine, d node.Database) node.Database { return lazyKill{d, m} }},
 	}
@@ -167,11 +169,11 @@ func lockRules() []Mutation {
 					return "the same"
 				}
 			}},
-		{Name: "claim-after-promotion", Rule: "the new timeline and the new record of /sync are stored before PostgreSQL is promoted", Where: "ha.decider.promote (Claim)",
+		{Name: "claim-after-promotion", Rule: "the new timeline and the new record of /sync are stored before PostgreSQL is promoted", Where: "ha.decider.promote",
 			Text: "they are stored once it is a primary", Breaks: []string{"lost", "corrupt", "epoch"}, Within: 400,
 			surroundings: surroundings{doc: quorumDoc, nodes: 3, menu: []string{"the leader lost, and the next one right after its promotion"}},
 			wrapLead:     func(m *machine, s dcs.Store) dcs.Store { return &lateClaim{Store: s, m: m} }},
-		{Name: "ready-too-early", Rule: "the lock says ready only when PostgreSQL accepts writes on the claimed timeline", Where: "ha.decider.leadUp (MarkReady)",
+		{Name: "ready-too-early", Rule: "the lock says ready only when PostgreSQL accepts writes on the claimed timeline", Where: "ha.decider.leadUp, ha.decider.beforeReady",
 			Text: "members take every held lock for ready", Within: 300,
 			Covered: "clone, rewind and following compare timelines and positions again with the server itself, and what may lead is told by claim and position",
 			wrapFeed: func(m *machine, s dcs.Store) dcs.Store {
@@ -186,7 +188,7 @@ func quorumRules() []Mutation {
 		{Name: "narrow-before-cas", Rule: "PostgreSQL waits for fewer standbys only after the store says so", Where: "quorum.Next, ha.decider.syncStep",
 			Text: "it stops waiting for those that are away at once", Breaks: []string{"lost"}, Within: 200, surroundings: inQuorum,
 			wrapDB: func(m *machine, d node.Database) node.Database { m.pg.degrade = true; return d }},
-		{Name: "widen-store-first", Rule: "a wider rule is in force in PostgreSQL before the store counts on it", Where: "quorum.Next, node.settleRule",
+		{Name: "widen-store-first", Rule: "a wider rule is in force in PostgreSQL before the store counts on it", Where: "quorum.Next, node.Node.settleRule",
 			Text: "it counts as in force once it is written", Breaks: []string{"lost"}, Within: 1000, surroundings: inQuorum,
 			wrapDB: func(m *machine, d node.Database) node.Database { m.pg.lazyReload = true; return hastyRule{d, m} }},
 		{Name: "no-confirmation-of-rule", Rule: "a new rule counts once its standbys have flushed what older rules acknowledged", Where: "quorum.State.Observe",
@@ -201,12 +203,12 @@ func quorumRules() []Mutation {
 			Text: "it starts under a rule for the record that it saw last", Breaks: []string{"lost", "epoch"}, Within: 400,
 			surroundings: surroundings{doc: quorumDoc, nodes: 2, menu: []string{"the leader alone as a standby is entitled again, and its postmaster killed"}},
 			wrapDB:       func(m *machine, d node.Database) node.Database { return asSeen{d, m} }},
-		{Name: "promote-without-rule", Rule: "the rule of the new leader is set before it is promoted", Where: "ha.decider.promote (SetRule)",
+		{Name: "promote-without-rule", Rule: "the rule of the new leader is set before it is promoted", Where: "ha.decider.promote",
 			Text: "it keeps the rule that it had as a standby", Within: 300,
 			Covered:      "a standby starts with a rule that is safe for the stored state as well",
 			surroundings: surroundings{doc: quorumDoc, nodes: 3, menu: []string{"the leader lost, and the next one right after its promotion", "postmaster killed, and power cut once it is back"}},
 			wrapDB:       func(m *machine, d node.Database) node.Database { return oldRule{d, m} }},
-		{Name: "no-lsn-in-elections", Rule: "a candidate is not behind those that confirm it", Where: "ha.confirmations, ahead",
+		{Name: "no-lsn-in-elections", Rule: "a candidate is not behind those that confirm it", Where: "ha.confirmations, ha.ahead",
 			Text: "positions are not compared", Breaks: []string{"lost"}, Within: 200, surroundings: inQuorum,
 			wrapPeers: func(m *machine, p node.Peers) node.Peers { return blindPeers{p, m} }},
 		{Name: "no-history-in-elections", Rule: "a candidate is on the timeline that may hold commits", Where: "ha.decider.unfit",
@@ -218,13 +220,13 @@ func quorumRules() []Mutation {
 					}
 				}}
 			}},
-		{Name: "no-confirmations", Rule: "quorum other members of /sync have to confirm a candidate", Where: "ha.decider.unsafe, depose",
+		{Name: "no-confirmations", Rule: "quorum other members of /sync have to confirm a candidate", Where: "ha.decider.unsafe, ha.decider.depose",
 			Text: "one member's word is enough", Breaks: []string{"lost"}, Within: 200, surroundings: inQuorum,
 			wrapFeed: func(m *machine, s dcs.Store) dcs.Store { return alone{s, m} }},
 		{Name: "no-maximum-lag", Rule: "without a synchronous record a candidate is at most maximum_lag_on_failover behind", Where: "ha.decider.unsafe",
 			Text: "any candidate will do", Breaks: []string{"bound"}, Within: 200, surroundings: behind,
 			wrapFeed: func(m *machine, s dcs.Store) dcs.Store { return anyLag{s, m} }},
-		{Name: "hand-over-without-proof", Rule: "the lock is handed to a member that has everything", Where: "ha.decider.handoverDown, successor",
+		{Name: "hand-over-without-proof", Rule: "the lock is handed to a member that has everything", Where: "ha.decider.handoverDown, ha.decider.successor",
 			Text: "the former leader believes so of everybody", Within: 300,
 			Covered:      "the successor looks itself whether it has everything, or is within maximum_lag_on_failover",
 			surroundings: surroundings{doc: exactDoc, nodes: 2, menu: []string{"switchover", "switchover", "cut off from replication", "slow network", "postmaster killed"}},
@@ -239,7 +241,7 @@ func quorumRules() []Mutation {
 			Text: "it begins to receive again after a moment", Breaks: []string{"epoch", "lost"}, Within: 400,
 			surroundings: inMute,
 			wrapDB:       func(m *machine, d node.Database) node.Database { return shortHold{d, m} }},
-		{Name: "promise-not-kept", Rule: "the promise to receive nothing is on disk before it is given", Where: "node.Node.hold (Promises.Save)",
+		{Name: "promise-not-kept", Rule: "the promise to receive nothing is on disk before it is given", Where: "node.Node.hold",
 			Text: "it does not survive a restart of the agent", Breaks: []string{"epoch", "lost"}, Within: 1000,
 			surroundings: inMute,
 			wrapFile:     func(_ *machine, p node.Promises) node.Promises { return shortMemory{p} }},
@@ -249,11 +251,11 @@ func quorumRules() []Mutation {
 // dataRules: no copy is lost or mixed up.
 func dataRules() []Mutation {
 	return []Mutation{
-		{Name: "torn-is-whole", Rule: "a data directory that a rewind left half done is not started", Where: "ha.decider.rejoin, candidateDown, isolated",
+		{Name: "torn-is-whole", Rule: "a data directory that a rewind left half done is not started", Where: "ha.decider.rejoin, ha.decider.candidateDown, ha.decider.isolated",
 			Text: "it is started like any other", Breaks: []string{"torn"}, Within: 1000,
 			surroundings: surroundings{doc: shortDoc, nodes: 3, menu: []string{"cut off from everything", "a rewind interrupted, and the leader lost"}},
 			wrapDB:       func(_ *machine, d node.Database) node.Database { return whole{d} }},
-		{Name: "delete-not-aside", Rule: "a data directory that is given up is set aside", Where: "postgres.SetAside",
+		{Name: "delete-not-aside", Rule: "a data directory that is given up is set aside", Where: "postgres.SetAside, instance.SetAside",
 			Text: "it is deleted", Breaks: []string{"deleted"}, Within: 200,
 			surroundings: surroundings{doc: cloneDoc, nodes: 3, menu: []string{"cut off from everything", "power cut", "machine frozen"}},
 			wrapDB:       func(m *machine, d node.Database) node.Database { return eraser{d, m} }},
@@ -262,7 +264,7 @@ func dataRules() []Mutation {
 			Covered:      "PostgreSQL does not stream onto a timeline that parted earlier, and a running standby is compared with the leader's history again",
 			surroundings: surroundings{doc: shortDoc, nodes: 3, menu: []string{"cut off from everything", "power cut", "machine frozen", "network in two halves"}},
 			wrapDB:       func(_ *machine, d node.Database) node.Database { return humble{d} }},
-		{Name: "stop-without-the-store", Rule: "a standby goes on streaming while the store is away", Where: "ha.decider.isolated, leader",
+		{Name: "stop-without-the-store", Rule: "a standby goes on streaming while the store is away", Where: "ha.decider.isolated, ha.decider.leader",
 			Text: "it follows nobody then", Breaks: []string{"left"}, Within: 100,
 			wrapDB: func(m *machine, d node.Database) node.Database { return lostSheep{d, m} }},
 	}
