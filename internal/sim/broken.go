@@ -572,3 +572,58 @@ func (d lostSheep) Observe(ctx context.Context) ha.Database {
 	}
 	return d.Database.Observe(ctx)
 }
+
+// hastyPause puts the fence down before it says so in the lock.
+type hastyPause struct {
+	dcs.Store
+	m *machine
+}
+
+func (s hastyPause) Commit(ctx context.Context, t dcs.Txn) (dcs.Result, error) {
+	pauses := false
+	relocked(t, func(l *cluster.Lock) { pauses = l.Held() && l.Paused })
+	if pauses {
+		_ = s.m.guard.Disarm()
+	}
+	return s.Store.Commit(ctx, t)
+}
+
+// forgiving lets a late renewal undo a fence.
+type forgiving struct {
+	node.Guardian
+	m *machine
+}
+
+func (g forgiving) Extend(at time.Duration) bool {
+	if g.Guardian.Extend(at) {
+		return true
+	}
+	if g.m.guard.deadline == 0 {
+		return false
+	}
+	g.m.guard.deadline = at
+	g.m.guard.touch()
+	return true
+}
+
+// joiner finds itself in /sync.
+type joiner struct {
+	dcs.Store
+	m *machine
+}
+
+func (s joiner) Load(ctx context.Context) (dcs.Snapshot, error) {
+	snap, err := s.Store.Load(ctx)
+	if s.m.holds() {
+		return snap, err
+	}
+	return rewrite(snap, dcs.KeySync, func(b []byte) []byte {
+		var v cluster.SyncState
+		if v.UnmarshalJSON(b) != nil || v.Empty() || v.Has(s.m.name) {
+			return b
+		}
+		v.Standbys = cluster.Sorted(append(slices.Clone(v.Standbys), s.m.name))
+		b, _ = json.Marshal(v)
+		return b
+	}), err
+}

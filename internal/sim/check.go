@@ -115,6 +115,10 @@ func (c *checker) acknowledged(m *machine, x *commit) {
 			return
 		}
 	}
+	if m.pg.manual && (m.agent == nil || !m.agent.lead.Lock().Ready) {
+		c.unfenced++ // a human was faster than the claim of the member that holds the lock
+		return
+	}
 	switch {
 	case epoch < c.highest && c.by.pg.dir != nil && c.by.pg.dir.holds(x.at, x.id):
 		// The commit is in the history of the present leader: a report of a standby, sent before it

@@ -271,6 +271,9 @@ func (b database) Rewind(_ context.Context, from node.Upstream, timeline uint32)
 	if p.phase != phaseDown || p.dir != d {
 		return errRunning
 	}
+	if again, err := b.reach(from); err != nil || again.pg.life != life {
+		return fmt.Errorf("rewind from %s: the connection broke", from.Name)
+	}
 	at, parted := d.parted(src.pg.dir)
 	if d.control != ha.ControlShutDown {
 		d.control, d.checkpoint, d.ckptTL = ha.ControlShutDown, d.lsn(), d.timeline()

@@ -484,6 +484,19 @@ var faults = []fault{
 		w.configure(func(doc map[string]any) { doc["pause"] = true })
 		w.after(d, func() { w.configure(func(doc map[string]any) { doc["pause"] = false }) })
 	}},
+	{name: "a pause that the store does not learn of", do: func(w *world, m *machine, d time.Duration) {
+		lead := w.machine(w.check.lock.Node)
+		if lead == nil || lead.agent == nil {
+			return
+		}
+		w.configure(func(doc map[string]any) { doc["pause"] = true })
+		// The leader hears of it, and its answer does not get through.
+		w.after(w.between(2*time.Millisecond, 12*time.Millisecond), func() {
+			lead.storeCut = true
+			w.configure(func(doc map[string]any) { doc["pause"] = false })
+		})
+		w.after(lead.ttl()+w.between(3*time.Second, 8*time.Second), func() { lead.storeCut = false })
+	}},
 	{name: "promoted by hand", do: func(w *world, m *machine, d time.Duration) { m.pg.promote(0, true) }},
 	{name: "restart asked for", do: func(w *world, m *machine, d time.Duration) {
 		if m.agent != nil {

@@ -178,7 +178,8 @@ func (p *postgres) start(primary bool, upstream string, rule quorum.Rule) {
 	w.tracef(p.m, "PostgreSQL starts (primary %t, upstream %q, timeline %d, %s)", primary, upstream, d.timeline(), d.lsn())
 	p.later(took, func() {
 		if primary {
-			d.control, d.minTL = ha.ControlInProduction, 0
+			// Crash recovery ends with a checkpoint, on the timeline that was recovered.
+			d.control, d.checkpoint, d.ckptTL, d.minTL = ha.ControlInProduction, d.lsn(), d.timeline(), 0
 		} else {
 			d.control, d.minTL = ha.ControlInRecovery, d.timeline()
 		}

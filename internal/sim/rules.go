@@ -52,10 +52,11 @@ func Mutations() []Mutation {
 	pair("take-without-any-cas", "take-without-sync-cas", "take-without-lock-cas", 200, "epoch", "lost", "bound")
 	pair("hand-over-and-lead-behind", "hand-over-without-proof", "no-maximum-lag", 400, "bound")
 	pair("refused-by-the-impatient", "refusals-ignored", "impatient-observer", 200, "epoch")
+	pair("undone-by-a-late-answer", "late-renewal-undoes-fence", "t0-after-answer", 1000, "epoch")
 	pair("no-fence-when-deposed", "no-fence-on-loss", "no-fence", 200, "epoch")
 	pair("ready-and-blind", "ready-too-early", "no-history-in-elections", 1000, "lost", "bound", "epoch", "corrupt", "stuck")
 	pair("no-way-back-and-no-history", "no-way-back", "no-history-in-elections", 1000, "lost", "bound", "epoch", "corrupt", "stuck")
-	pair("no-rule-at-start", "promote-without-rule", "start-without-rule", 400, "lost")
+	pair("no-rule-at-start", "promote-without-rule", "start-without-rule", 400, "lost", "epoch")
 	return list
 }
 
@@ -107,6 +108,14 @@ func leaseRules() []Mutation {
 			wrapFeed: func(m *machine, s dcs.Store) dcs.Store {
 				return relock{s, m, func(l *cluster.Lock) { l.Paused = false }}
 			}},
+		{Name: "pause-disarms-first", Rule: "the fence is put down only once the lock says that it is", Where: "node.Leadership.extend",
+			Text: "it is put down before that is written", Breaks: []string{"epoch"}, Within: 400,
+			surroundings: surroundings{doc: asyncDoc, nodes: 3, menu: []string{"a pause that the store does not learn of"}},
+			wrapLead:     func(m *machine, s dcs.Store) dcs.Store { return hastyPause{s, m} }},
+		{Name: "late-renewal-undoes-fence", Rule: "a fence that has begun is not undone", Where: "node.Leadership.extend, guardian.due",
+			Text: "a renewal that is confirmed after it extends the deadline all the same", Within: 300, surroundings: inAsync,
+			Covered:   "a renewal counts from before it was sent, and what was confirmed is in the store",
+			wrapGuard: func(m *machine, g node.Guardian) node.Guardian { return forgiving{g, m} }},
 		{Name: "resume-late", Rule: "a restarted agent resumes its lock only under the guardian's old deadline", Where: "node.Leadership.Resume",
 			Text: "it resumes whatever the guardian's deadline is", Breaks: []string{"epoch"}, Within: 1000, surroundings: inAsync,
 			wrapGuard: func(m *machine, g node.Guardian) node.Guardian { return endless{g, m} }},
@@ -186,17 +195,17 @@ func lockRules() []Mutation {
 func quorumRules() []Mutation {
 	return []Mutation{
 		{Name: "narrow-before-cas", Rule: "PostgreSQL waits for fewer standbys only after the store says so", Where: "quorum.Next, ha.decider.syncStep",
-			Text: "it stops waiting for those that are away at once", Breaks: []string{"lost"}, Within: 200, surroundings: inQuorum,
+			Text: "it stops waiting for those that are away at once", Breaks: []string{"lost", "epoch"}, Within: 200, surroundings: inQuorum,
 			wrapDB: func(m *machine, d node.Database) node.Database { m.pg.degrade = true; return d }},
 		{Name: "widen-store-first", Rule: "a wider rule is in force in PostgreSQL before the store counts on it", Where: "quorum.Next, node.Node.settleRule",
-			Text: "it counts as in force once it is written", Breaks: []string{"lost"}, Within: 1000, surroundings: inQuorum,
+			Text: "it counts as in force once it is written", Breaks: []string{"lost", "epoch"}, Within: 1000, surroundings: inQuorum,
 			wrapDB: func(m *machine, d node.Database) node.Database { m.pg.lazyReload = true; return hastyRule{d, m} }},
 		{Name: "no-confirmation-of-rule", Rule: "a new rule counts once its standbys have flushed what older rules acknowledged", Where: "quorum.State.Observe",
 			Text: "it counts at once", Breaks: []string{"lost"}, Within: 400,
 			surroundings: surroundings{doc: quorumDoc, menu: []string{"a standby back for a moment, then the leader lost"}, nodes: 2},
 			wrapDB:       func(_ *machine, d node.Database) node.Database { return hastyFlush{d} }},
 		{Name: "start-without-rule", Rule: "PostgreSQL starts with a synchronous rule that is safe for the stored state", Where: "node.startRule",
-			Text: "it starts with asynchronous commit", Breaks: []string{"lost"}, Within: 1000,
+			Text: "it starts with asynchronous commit", Breaks: []string{"lost", "epoch"}, Within: 1000,
 			surroundings: surroundings{doc: quorumDoc, nodes: 3, menu: []string{"postmaster killed, and power cut once it is back"}},
 			wrapDB:       func(_ *machine, d node.Database) node.Database { return bareStart{d} }},
 		{Name: "late-write-forgotten", Rule: "a primary that starts in place is safe for the writes of /sync whose outcome it has not seen, too", Where: "node.startRule, quorum.Restart",
@@ -208,8 +217,11 @@ func quorumRules() []Mutation {
 			Covered:      "a standby starts with a rule that is safe for the stored state as well",
 			surroundings: surroundings{doc: quorumDoc, nodes: 3, menu: []string{"the leader lost, and the next one right after its promotion", "postmaster killed, and power cut once it is back"}},
 			wrapDB:       func(m *machine, d node.Database) node.Database { return oldRule{d, m} }},
+		{Name: "anybody-leads", Rule: "under synchronous rules only members of /sync lead", Where: "ha.decider.unsafe",
+			Text: "a member that is not in it takes itself for one", Breaks: []string{"lost", "epoch"}, Within: 400, surroundings: inQuorum,
+			wrapFeed: func(m *machine, s dcs.Store) dcs.Store { return joiner{s, m} }},
 		{Name: "no-lsn-in-elections", Rule: "a candidate is not behind those that confirm it", Where: "ha.confirmations, ha.ahead",
-			Text: "positions are not compared", Breaks: []string{"lost"}, Within: 200, surroundings: inQuorum,
+			Text: "positions are not compared", Breaks: []string{"lost", "epoch"}, Within: 200, surroundings: inQuorum,
 			wrapPeers: func(m *machine, p node.Peers) node.Peers { return blindPeers{p, m} }},
 		{Name: "no-history-in-elections", Rule: "a candidate is on the timeline that may hold commits", Where: "ha.decider.unfit",
 			Text: "the lock does not say which one that is", Breaks: []string{"lost", "bound", "epoch", "corrupt"}, Within: 1000,
@@ -221,7 +233,7 @@ func quorumRules() []Mutation {
 				}}
 			}},
 		{Name: "no-confirmations", Rule: "quorum other members of /sync have to confirm a candidate", Where: "ha.decider.unsafe, ha.decider.depose",
-			Text: "one member's word is enough", Breaks: []string{"lost"}, Within: 200, surroundings: inQuorum,
+			Text: "one member's word is enough", Breaks: []string{"lost", "epoch"}, Within: 200, surroundings: inQuorum,
 			wrapFeed: func(m *machine, s dcs.Store) dcs.Store { return alone{s, m} }},
 		{Name: "no-maximum-lag", Rule: "without a synchronous record a candidate is at most maximum_lag_on_failover behind", Where: "ha.decider.unsafe",
 			Text: "any candidate will do", Breaks: []string{"bound"}, Within: 200, surroundings: behind,

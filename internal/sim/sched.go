@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"fmt"
 	"iter"
+	"runtime/debug"
 	"time"
 )
 
@@ -125,7 +127,8 @@ func (s *scheduler) spawn(l *life, work func(p *proc)) *proc {
 		defer func() {
 			if r := recover(); r != nil {
 				if _, ok := r.(killed); !ok {
-					panic(r)
+					// Here, because what goes on from the caller of next does not have this stack.
+					panic(fmt.Sprintf("%v\n%s", r, debug.Stack()))
 				}
 			}
 		}()
