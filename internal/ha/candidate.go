@@ -158,7 +158,7 @@ func (d *decider) unfit(force bool) string {
 		return "it is tagged nofailover"
 	case d.stalled():
 		return "the storage of its data directory does not answer"
-	case view.Config.FailsafeMode && len(view.Failsafe) > 0 && view.Failsafe[d.Self.Name] == "":
+	case len(view.Failsafe) > 0 && view.Failsafe[d.Self.Name] == "":
 		return "it was not a member when the last leader wrote /failsafe, and may not know of it"
 	case force:
 		return ""

@@ -174,7 +174,26 @@ func (n *Node) leaderHouse(ctx context.Context, o ha.Observation) {
 	}
 	st.Slots[cluster.SlotName(n.c.Name)] = o.DB.LSN
 	n.c.Lead.SetStatus(st)
-	if !view.Config.FailsafeMode || !o.Store.Reachable {
+	if !o.Store.Reachable || view.ConfigRev == 0 {
+		return
+	}
+	n.keepFailsafeList(ctx, view)
+}
+
+// keepFailsafeList writes who has to promise while the store is away. Members that are not in the list
+// do not lead, whatever the mode is now: the holder may not know that it was switched off.
+func (n *Node) keepFailsafeList(ctx context.Context, view cluster.View) {
+	settled := n.listed.settled(view.Failsafe)
+	if !view.Config.FailsafeMode {
+		if len(view.Failsafe) == 0 && settled {
+			return
+		}
+		n.listed.writing(nil)
+		if err := n.c.Lead.Write(ctx, nil, nil, dcs.Op{Key: dcs.KeyFailsafe, Delete: true}); err != nil {
+			n.c.Log.Warn("failsafe members not removed", "err", err)
+			return
+		}
+		n.listed.confirmed()
 		return
 	}
 	members := map[string]string{}
@@ -183,16 +202,19 @@ func (n *Node) leaderHouse(ctx context.Context, o ha.Observation) {
 			members[name] = m.APIURL
 		}
 	}
-	if _, self := members[n.c.Name]; !self || maps.Equal(members, view.Failsafe) {
+	if _, self := members[n.c.Name]; !self || maps.Equal(members, view.Failsafe) && settled {
 		return
 	}
 	value, err := json.Marshal(members)
 	if err != nil {
 		return
 	}
+	n.listed.writing(members)
 	if err := n.c.Lead.Write(ctx, nil, nil, dcs.Op{Key: dcs.KeyFailsafe, Value: value}); err != nil {
 		n.c.Log.Warn("failsafe members not written", "err", err)
+		return
 	}
+	n.listed.confirmed()
 }
 
 // slotPlan is which member slots this node should have: one for each other member, kept for

@@ -75,6 +75,8 @@ type Node struct {
 	promise time.Duration // until when this node takes no lock
 	taking  bool          // a take-over is under way
 
+	listed failsafeWrites
+
 	follow  sync.Mutex // held while what PostgreSQL streams from is changed; guards revoked
 	revoked int64      // the revision of the lock at which nothing is received from its holder
 	held    bool       // and that is so, not only promised

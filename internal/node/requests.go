@@ -142,11 +142,15 @@ func (n *Node) KeepFailsafe(ctx context.Context) {
 	defer cancel()
 	p := Promise{Scope: n.c.Scope, Name: n.c.Name, Epoch: lock.Epoch, TTL: ttl.Milliseconds(), Slots: view.Status.Slots,
 		ConnURL: n.c.Member.ConnURL, APIURL: n.c.Member.APIURL}
-	others := slices.Sorted(maps.Keys(view.Failsafe))
+	members, enough := n.listed.toAsk(view.Failsafe)
+	if !enough {
+		return
+	}
+	others := slices.Sorted(maps.Keys(members))
 	others = slices.DeleteFunc(others, func(name string) bool { return name == n.c.Name })
 	promised := make([]bool, len(others))
 	each(ctx, len(others), func(ctx context.Context, i int) {
-		ok, err := n.c.Peers.Failsafe(ctx, view.Failsafe[others[i]], p)
+		ok, err := n.c.Peers.Failsafe(ctx, members[others[i]], p)
 		promised[i] = ok && err == nil
 		if !promised[i] {
 			n.c.Log.Warn("a member does not confirm the failsafe", "member", others[i], "err", err)
