@@ -288,6 +288,24 @@ var faults = []fault{
 		w.after(away+w.between(0, 500*time.Millisecond), m.thawAgent)
 		w.after(away+12*time.Second, func() { lead.storeCut = false })
 	}},
+	{name: "an agent away for long, and the leader without the store as it lists it again", do: func(w *world, m *machine, d time.Duration) {
+		if w.listed != nil || m.name == w.check.lock.Node {
+			return
+		}
+		m.freezeAgent()
+		away := w.between(8*time.Second, 14*time.Second)
+		w.after(away, func() {
+			w.listed = func() {
+				if lead := w.machine(w.check.lock.Node); lead != nil {
+					w.tracef(lead, "*** cut off from the store before it learns that its list was stored")
+					lead.storeCut = true
+					w.after(12*time.Second, func() { lead.storeCut = false })
+				}
+			}
+			m.thawAgent()
+		})
+		w.after(away+5*time.Second, func() { w.listed = nil })
+	}},
 	{name: "the ttl lowered, then the leader without the store", do: func(w *world, m *machine, d time.Duration) {
 		w.configure(func(doc map[string]any) { doc["ttl"] = 15 })
 		lowered := w.between(4*time.Second, 8*time.Second)
@@ -710,7 +728,7 @@ func (w *world) heal() {
 			clear(w.cut[p][i])
 		}
 	}
-	w.slowNet, w.storeDown, w.storeSlow, w.duplicates, w.doomed, w.entitled = 0, false, 0, 0, 0, nil
+	w.slowNet, w.storeDown, w.storeSlow, w.duplicates, w.doomed, w.entitled, w.listed = 0, false, 0, 0, 0, nil, nil
 	for _, m := range w.machines {
 		m.storeCut, m.storeMute, m.loseReplies, m.slowStore, m.slowBack, m.slowDisk = false, false, 0, 0, 0, 1
 		m.promised = nil

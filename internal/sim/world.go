@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -43,6 +44,8 @@ type world struct {
 	slowNet    time.Duration    // added to each message
 	storeDown  bool
 	duplicates float64       // chance that a request arrives twice
+	listed     func()        // what happens when /failsafe names one more member next
+	inList     int           // how many it names
 	entitled   func()        // what happens when /sync names one more standby next
 	doomed     time.Duration // the next member that promotes loses its power and gets it back after that
 	storeSlow  time.Duration
@@ -177,6 +180,14 @@ func (w *world) committed(t dcs.Txn, res dcs.Result) {
 			if json.Unmarshal(op.Value, &st) == nil {
 				w.check.optime[w.check.lock.Epoch] = st.Optime
 			}
+		case dcs.KeyFailsafe:
+			n := bytes.Count(op.Value, []byte("://")) // members
+			if do := w.listed; do != nil && n > w.inList {
+				w.listed = nil
+				do()
+			}
+			w.inList = n
+			news = true
 		case dcs.KeyFailover:
 			var r cluster.FailoverRequest
 			w.check.forcing = !op.Delete && json.Unmarshal(op.Value, &r) == nil && r.Force
