@@ -88,6 +88,19 @@ func leaseRules() []Mutation {
 			wrapClock: func(m *machine, now func() time.Duration) func() time.Duration {
 				return func() time.Duration { return max(now()-m.ttl()/2, 1) }
 			}},
+		{Name: "restart-is-patience", Rule: "a member that has just started watches the lock for L before it may take it", Where: "node.Feed.take, ha.decider.expiresAt",
+			Text: "what it sees first counts as seen for long", Breaks: []string{"epoch", "lost", "stuck"}, Within: 400,
+			surroundings: surroundings{doc: quorumDoc, nodes: 3, menu: []string{"cut off from peers", "cut off from peers", "agent killed, restarted at once"}},
+			wrapClock: func(_ *machine, now func() time.Duration) func() time.Duration {
+				first := 2 // of the contact, and of the lock
+				return func() time.Duration {
+					if first > 0 {
+						first--
+						return 1
+					}
+					return now()
+				}
+			}},
 		{Name: "no-drift-allowance", Rule: "an observer waits for the drift of clocks on top of L", Where: "lease.TakeoverAfter",
 			Text: "it waits exactly L by its own clock", Breaks: []string{"epoch"}, Within: 1000,
 			surroundings: surroundings{doc: longDoc, nodes: 3, drift: true, lasting: 10 * time.Minute, gap: 150 * time.Second, menu: []string{"agent lost and postmaster stopped for longer than the lease"}},
