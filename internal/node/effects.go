@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -49,21 +50,32 @@ func (n *Node) markReady(ctx context.Context, o ha.Observation, e ha.MarkReady) 
 	return err
 }
 
-// history is the cluster's history with the lines that this node's timeline adds to it.
+// history is the cluster's history with the lines that this node's timeline adds to it, and without
+// those of branches that it did not come by: members that were on one tell by it that they have to go
+// back, and PostgreSQL would not let them stream. After a fail-over by force, or a promotion by hand,
+// the same timeline may have ended at another position here.
 func (n *Node) history(o ha.Observation) (cluster.History, bool) {
-	h := slices.Clone(o.Store.View.History)
-	changed := false
-	for i, line := range o.DB.History {
+	own := o.DB.History
+	h := slices.DeleteFunc(slices.Clone(o.Store.View.History), func(line cluster.HistoryLine) bool {
+		if len(own) == 0 || line.Timeline < own[0].Timeline {
+			return false
+		}
+		at, ok := own.SwitchPoint(line.Timeline)
+		return !ok || at != line.LSN
+	})
+	changed := len(h) != len(o.Store.View.History)
+	for i, line := range own {
 		if _, ok := h.SwitchPoint(line.Timeline); ok {
 			continue
 		}
-		if i == len(o.DB.History)-1 {
+		if i == len(own)-1 {
 			line.Timestamp = n.c.Wall().UTC().Format(time.RFC3339)
 			line.NewLeader, line.Epoch = n.c.Name, o.Lease.Epoch
 		}
 		h = append(h, line)
 		changed = true
 	}
+	slices.SortStableFunc(h, func(a, b cluster.HistoryLine) int { return cmp.Compare(a.Timeline, b.Timeline) })
 	if limit := o.Store.View.Config.MaxTimelinesHistory; limit > 0 && len(h) > limit {
 		h = h[len(h)-limit:]
 	}
