@@ -81,7 +81,7 @@ if [ -n "$rest" ]; then
 	step 'go test, packages that compute much, one after the other'
 	# Whole clusters under load want the processors to themselves.
 	# shellcheck disable=SC2086
-	CGO_ENABLED=0 go test -p 1 -vet=off -count=1 -timeout 15m $rest || failed="$failed tests"
+	CGO_ENABLED=0 go test -p 1 -vet=off -count=1 -timeout 30m $rest || failed="$failed tests"
 fi
 step "go test, a week's writes into the store, scaled"
 CGO_ENABLED=0 go test -vet=off -count=1 -timeout 15m -run TestWeek ./internal/etcdserver || failed="$failed tests"
