@@ -119,6 +119,9 @@ func (s *Store) watchOn(ctx context.Context, after int64, ch chan<- dcs.Update) 
 			case <-ctx.Done():
 				return
 			case <-progress:
+				if s.current(ctx, conn) != nil {
+					continue // it falls silent, and the watch ends
+				}
 				ask := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
 				if err := stream.Send(ask); err != nil {
 					return
@@ -178,6 +181,16 @@ func (s *Store) watchOn(ctx context.Context, after int64, ch chan<- dcs.Update) 
 			}
 		}
 	}
+}
+
+// current says whether a member knows the present: it reads linearizably, so it must reach a majority.
+// One whose disk stands still, or that was cut off while it led, goes on serving watches and would
+// confirm progress for ever, at a revision that the others have left behind.
+func (s *Store) current(ctx context.Context, conn *grpc.ClientConn) error {
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), silenceMax)
+	defer cancel()
+	_, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(s.config.Prefix), CountOnly: true})
+	return err
 }
 
 // watcher turns the answers of one watch stream into updates.
