@@ -34,4 +34,10 @@ type PeerStatus struct {
 	// Eligible is false, with Why, when the node would refuse to lead now.
 	Eligible bool   `json:"eligible"`
 	Why      string `json:"why,omitempty"`
+	// CrashLoop says that nothing but repeated unasked ends of its PostgreSQL speaks against it: it does
+	// not lead by itself, and leads when it is asked to.
+	CrashLoop bool `json:"crash_loop,omitempty"`
 }
+
+// MayBeAsked says whether an operator's switchover may go to it.
+func (p PeerStatus) MayBeAsked() bool { return p.Eligible || p.CrashLoop }

@@ -213,14 +213,14 @@ func (d *decider) unsafe() string {
 func (d *decider) preferred() string {
 	lock := d.Store.View.Lock
 	if req := d.request(); req != nil && req.Candidate != "" && req.Candidate != d.Self.Name {
-		if a, ok := d.Peers.Answers[req.Candidate]; ok && a.Eligible {
+		if a, ok := d.Peers.Answers[req.Candidate]; ok && a.MayBeAsked() {
 			return req.Candidate
 		}
 	}
 	me := cluster.PeerStatus{Name: d.Self.Name, Timeline: d.DB.Timeline, LSN: d.DB.LSN, Tags: d.Self.Tags}
 	if s := lock.Successor; s != "" && s != d.Self.Name {
 		// Named on what was known then: one that has less than this node waits for this node.
-		if a, ok := d.Peers.Answers[s]; ok && a.Eligible && !ahead(me, a) {
+		if a, ok := d.Peers.Answers[s]; ok && a.MayBeAsked() && !ahead(me, a) {
 			return s
 		}
 	}
@@ -279,6 +279,24 @@ func (d *decider) because() string {
 // Eligible says whether the node could lead if the lock were free, and if not, why; it is what a
 // node answers to its peers.
 func Eligible(o Observation) (bool, string) {
+	if ok, why := sound(o); !ok {
+		return false, why
+	}
+	if n := len(o.Memory.Crashes); n >= crashLimit {
+		return false, fmt.Sprintf("its PostgreSQL ended unasked %d times in the last minutes", n)
+	}
+	return true, ""
+}
+
+// CrashLoop says that the node would be eligible, were it not for its breaker: what it does not do by
+// itself an operator may ask of it.
+func CrashLoop(o Observation) bool {
+	ok, _ := sound(o)
+	return ok && len(o.Memory.Crashes) >= crashLimit
+}
+
+// sound is all of Eligible but the breaker.
+func sound(o Observation) (bool, string) {
 	d := decider{Observation: o}
 	switch {
 	case !o.Store.Seen || !o.Store.Reachable:
@@ -297,9 +315,6 @@ func Eligible(o Observation) (bool, string) {
 		return false, "it is busy with " + string(o.Job.Kind)
 	case d.stalled():
 		return false, "its storage does not answer"
-	}
-	if n := len(o.Memory.Crashes); n >= crashLimit {
-		return false, fmt.Sprintf("its PostgreSQL ended unasked %d times in the last minutes", n)
 	}
 	if no := d.unfit(false); no != "" {
 		return false, no

@@ -104,7 +104,7 @@ func (d *decider) handoverDown() Decision {
 // hasAll says whether a member can take over after the clean stop here and has all of the WAL.
 func (d *decider) hasAll(name string) bool {
 	a, ok := d.Peers.Answers[name]
-	return ok && name != d.Self.Name && a.Eligible && a.Running && a.InRecovery && a.Tags.FailoverPriority() > 0 &&
+	return ok && name != d.Self.Name && a.MayBeAsked() && a.Running && a.InRecovery && a.Tags.FailoverPriority() > 0 &&
 		a.Timeline == d.DB.ControlTimeline && a.LSN > d.DB.ControlCheckpoint
 }
 
@@ -129,7 +129,7 @@ func (d *decider) switchTarget(req cluster.FailoverRequest) (name, why string) {
 		switch {
 		case !ok:
 			reason = r.Name + " does not answer"
-		case !a.Eligible:
+		case !a.MayBeAsked():
 			reason = r.Name + " can not lead: " + a.Why
 		case a.Tags.FailoverPriority() == 0:
 			reason = r.Name + " is tagged nofailover"
@@ -139,8 +139,7 @@ func (d *decider) switchTarget(req cluster.FailoverRequest) (name, why string) {
 			reason = fmt.Sprintf("%s is on timeline %d, not %d", r.Name, a.Timeline, d.DB.Timeline)
 		case behind > max(d.settings().MaximumLagOnFailover, 1<<20):
 			reason = fmt.Sprintf("%s lags %d bytes behind", r.Name, behind)
-		case best == "" || a.Tags.FailoverPriority() > d.Peers.Answers[best].Tags.FailoverPriority() ||
-			a.Tags.FailoverPriority() == d.Peers.Answers[best].Tags.FailoverPriority() && (r.Flushed > bestLSN || r.Flushed == bestLSN && r.Name < best):
+		case best == "" || preferTarget(a, r, d.Peers.Answers[best], best, bestLSN):
 			best, bestLSN = r.Name, r.Flushed
 		}
 	}
@@ -148,6 +147,18 @@ func (d *decider) switchTarget(req cluster.FailoverRequest) (name, why string) {
 		reason = fmt.Sprintf("%s does not replicate from %s", req.Candidate, d.Self.Name)
 	}
 	return best, reason
+}
+
+// preferTarget says whether a switchover should rather go to a than to best: one that does not crash,
+// then failover_priority, then WAL, then the name.
+func preferTarget(a cluster.PeerStatus, r Replica, best cluster.PeerStatus, bestName string, bestLSN cluster.LSN) bool {
+	if a.Eligible != best.Eligible {
+		return a.Eligible
+	}
+	if p, q := a.Tags.FailoverPriority(), best.Tags.FailoverPriority(); p != q {
+		return p > q
+	}
+	return r.Flushed > bestLSN || r.Flushed == bestLSN && r.Name < bestName
 }
 
 // successor is a peer that can lead at once, PostgreSQL here being dead, and that may lack no

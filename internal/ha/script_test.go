@@ -38,7 +38,7 @@ var update = flag.Bool("update", false, "rewrite the expected output in testdata
 //	       [upstream=N] [control="..."] [checkpoint=LSN] [failure="..."] [fenced] [copy] [torn] [nodir] [id=ID] [since=-1s]
 //	replica N gone | flushed=LSN [broken]
 //	rule async | any|first NUM N,N
-//	peer N gone | standby|primary [tl=T] [lsn=LSN] [oldest=LSN] [down] [eligible|why="..."] [tags ...]
+//	peer N gone | standby|primary [tl=T] [lsn=LSN] [oldest=LSN] [down] [eligible|why="..."] [crashing] [tags ...]
 //	job none | done | failed "..." | KIND [began=-1s]
 //	ask restart|reinit|reinit-from-leader|shutdown|nothing
 //	advance DURATION
@@ -409,6 +409,7 @@ func (w *world) command(line string) ([]string, error) {
 		a.has("standby")
 		p.Running = !a.has("down")
 		p.Eligible = a.has("eligible")
+		p.CrashLoop = a.has("crashing")
 		a.str("why", &p.Why)
 		a.tl("tl", &p.Timeline)
 		a.lsn("lsn", &p.LSN)

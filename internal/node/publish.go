@@ -180,5 +180,6 @@ func (n *Node) Peer(ctx context.Context) cluster.PeerStatus {
 	}
 	n.follow.Unlock()
 	p.Eligible, p.Why = ha.Eligible(o)
+	p.CrashLoop = ha.CrashLoop(o)
 	return p
 }
