@@ -166,6 +166,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		Now: boottime.Now, Wall: time.Now, Log: log, Promises: promiseFile{filepath.Join(f.RuntimeDir, "promise.json")}, Record: recorder{jr, f.Name, record}})
 
 	api := &api{a: a, n: n, store: reads, client: client, problems: problems, guard: guard, log: log}
+	open.push(api.restarts.close)
 	srv, err := rest.New(rest.Config{Listen: f.RestAPI.Listen, TLS: restTLS.server(a.verifyClient(restTLS)), VerifyClient: a.verifyClient(restTLS), Access: a.access(),
 		Source: api, Actions: api, Peer: n, CheckPatch: config.CheckRemotePatch, Decisions: func(k int) any { return jr.Tail(k) },
 		Now: boottime.Now, Logger: log.With("part", "rest")})

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -42,13 +41,7 @@ type api struct {
 	guard    *guardian.Handle
 	log      *slog.Logger
 
-	mu        sync.Mutex
-	scheduled *scheduledRestart
-}
-
-type scheduledRestart struct {
-	req    rest.RestartRequest
-	cancel context.CancelFunc
+	restarts schedule
 }
 
 // Snapshot is the node's latest publication in the form that REST answers from.
@@ -262,7 +255,14 @@ func (x *api) CancelSwitchover(ctx context.Context) rest.Answer {
 // Restart restarts PostgreSQL here and answers when it runs again.
 func (x *api) Restart(ctx context.Context, r rest.RestartRequest) rest.Answer {
 	if !r.Schedule.IsZero() {
-		return x.schedule(r)
+		return x.restarts.set(r, func(ctx context.Context, r rest.RestartRequest) {
+			st, _ := x.n.Status()
+			if why := skipRestart(r, st); why != "" {
+				x.log.Info("scheduled restart lapsed", "why", why)
+				return
+			}
+			x.log.Info("scheduled restart", "outcome", x.Restart(ctx, r).Text)
+		})
 	}
 	st, _ := x.n.Status()
 	if why := skipRestart(r, st); why != "" {
@@ -327,53 +327,20 @@ func (x *api) await(ctx context.Context, ok func(*node.Status) bool) error {
 	}
 }
 
-func (x *api) schedule(r rest.RestartRequest) rest.Answer {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.scheduled != nil {
-		return rest.Answer{Code: http.StatusConflict, Text: "Another restart is already scheduled"}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &scheduledRestart{req: r, cancel: cancel}
-	x.scheduled = s
-	at := r.Schedule
-	r.Schedule = time.Time{}
-	timer := time.AfterFunc(time.Until(at), func() {
-		x.mu.Lock()
-		x.scheduled = nil
-		x.mu.Unlock()
-		st, _ := x.n.Status()
-		if why := skipRestart(r, st); why != "" || ctx.Err() != nil {
-			x.log.Info("scheduled restart lapsed", "why", why)
-			return
-		}
-		a := x.Restart(ctx, r)
-		x.log.Info("scheduled restart", "outcome", a.Text)
-	})
-	context.AfterFunc(ctx, func() { timer.Stop() })
-	return rest.Answer{Code: http.StatusAccepted, Text: "Restart scheduled"}
-}
-
 func (x *api) scheduledView() *rest.ScheduledRestart {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.scheduled == nil {
+	r, ok := x.restarts.pending()
+	if !ok {
 		return nil
 	}
-	r := x.scheduled.req
 	return &rest.ScheduledRestart{Schedule: r.Schedule.Format(time.RFC3339Nano), Role: string(r.Role), PostgresVersion: r.PostgresVersion,
 		Timeout: int(r.Timeout.Seconds()), RestartPending: r.Pending}
 }
 
 // CancelRestart forgets the scheduled restart.
 func (x *api) CancelRestart(context.Context) rest.Answer {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.scheduled == nil {
+	if !x.restarts.drop() {
 		return rest.Answer{Code: http.StatusNotFound, Text: "no restarts are scheduled"}
 	}
-	x.scheduled.cancel()
-	x.scheduled = nil
 	return rest.Answer{Code: http.StatusOK, Text: "scheduled restart deleted"}
 }
 

@@ -73,7 +73,8 @@ type Instance struct {
 	wg     sync.WaitGroup
 	exited chan struct{}
 
-	look sync.Mutex // guards last
+	looks looks
+	look  sync.Mutex // guards last; held for moments, and not while the server is asked
 	last struct {
 		phase        ha.Phase
 		phaseAt      time.Duration

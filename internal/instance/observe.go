@@ -23,8 +23,17 @@ import (
 // observeWithin bounds the questions of one observation.
 const observeWithin = 700 * time.Millisecond
 
-// Observe looks at the directory, the process and, where it answers, at SQL.
-func (i *Instance) Observe(ctx context.Context) ha.Database {
+// observe makes one observation. Others may change what is known of the server while it is asked; an
+// answer of one that is not the present one any more is thrown away, and the present one is looked at.
+func (i *Instance) observe(ctx context.Context) ha.Database {
+	for {
+		if db, ok := i.observeOnce(ctx); ok {
+			return db
+		}
+	}
+}
+
+func (i *Instance) observeOnce(ctx context.Context) (_ ha.Database, ok bool) {
 	i.look.Lock()
 	defer i.look.Unlock()
 	now := i.c.Now()
@@ -54,11 +63,17 @@ func (i *Instance) Observe(ctx context.Context) ha.Database {
 			_, err := os.Stat(filepath.Join(i.c.DataDir, "backup_label"))
 			db.Copy = err == nil
 		}
-		return db
+		return db, true
 	}
 	i.guardPostmaster(pm)
 
-	st, err := i.ask(ctx)
+	up := i.last.phase == ha.Up
+	i.look.Unlock()
+	st, err := i.ask(ctx, up)
+	i.look.Lock()
+	if ctx.Err() == nil && i.pg.Postmaster() != pm {
+		return ha.Database{}, false
+	}
 	var refused *pgconn.PgError
 	switch {
 	case err == nil:
@@ -96,16 +111,16 @@ func (i *Instance) Observe(ctx context.Context) ha.Database {
 		// Nothing was ever read from this postmaster. A standby.signal tells what it will be.
 		db.Primary = !i.pg.HasStandbySignal()
 	}
-	return db
+	return db, true
 }
 
 // ask gets the server's status over the reserved connection; when that does not answer, a new one
 // tells a dead backend from a dead server.
-func (i *Instance) ask(ctx context.Context) (postgres.Status, error) {
+func (i *Instance) ask(ctx context.Context, up bool) (postgres.Status, error) {
 	first, cancel := context.WithTimeout(ctx, observeWithin)
 	defer cancel()
 	st, err := i.pg.Status(first)
-	if err == nil || errors.Is(err, postgres.ErrStarting) || errors.Is(err, postgres.ErrNotRunning) || i.last.phase != ha.Up {
+	if err == nil || errors.Is(err, postgres.ErrStarting) || errors.Is(err, postgres.ErrNotRunning) || !up {
 		return st, err
 	}
 	second, cancel := context.WithTimeout(ctx, observeWithin)
