@@ -27,7 +27,7 @@ var layers = []struct {
 }{
 	{"vocabulary", true, []string{"cluster", "lease", "quorum"}},
 	{"decisions", true, []string{"config", "ha", "pgconf", "route"}},
-	{"helpers", false, []string{"atomicfile", "boottime", "dcs", "health", "journal", "pki", "process", "spool"}},
+	{"helpers", false, []string{"atomicfile", "boottime", "dcs", "fresh", "health", "journal", "pki", "process", "spool"}},
 	{"edges", false, []string{"dcs/dcstest", "dcs/etcd", "dcs/mem", "demo", "etcdserver", "guardian", "postgres", "rest", "router", "supervise", "term"}},
 	{"node", false, []string{"instance", "node"}},
 	{"whole", false, []string{"daemon", "sim", "sim/simmain"}},

@@ -17,6 +17,7 @@ import (
 	"github.com/hathi-ha/hathi/internal/atomicfile"
 	"github.com/hathi-ha/hathi/internal/cluster"
 	"github.com/hathi-ha/hathi/internal/config"
+	"github.com/hathi-ha/hathi/internal/fresh"
 	"github.com/hathi-ha/hathi/internal/ha"
 	"github.com/hathi-ha/hathi/internal/node"
 	"github.com/hathi-ha/hathi/internal/pgconf"
@@ -73,7 +74,8 @@ type Instance struct {
 	wg     sync.WaitGroup
 	exited chan struct{}
 
-	looks looks
+	looks fresh.Answers[ha.Database]
+	seen  atomic.Pointer[ha.Database] // the last observation
 	look  sync.Mutex // guards last; held for moments, and not while the server is asked
 	last struct {
 		phase        ha.Phase
@@ -127,6 +129,7 @@ func New(c Config) *Instance {
 	i := &Instance{c: c, pg: c.Server, exited: make(chan struct{}, 1)}
 	i.ctx, i.cancel = context.WithCancel(context.Background())
 	i.last.prunedAt = c.Now()
+	i.looks.Go, i.looks.Make = i.wg.Go, i.lookNow
 	return i
 }
 

@@ -16,47 +16,11 @@ import (
 
 const patience = 20 * time.Second
 
-// A look that began before a question is no answer to it: what it shows may be older than the question.
-func TestLooks_AnAnswerBeginsAfterTheQuestion(t *testing.T) {
-	var l looks
-	runs := 0
-	run := func() { runs++ }
-	first := l.join(run)
-	if l.take() != first {
-		t.Fatal("the first question has no look")
-	}
-	second, third := l.join(run), l.join(run)
-	if second == first {
-		t.Error("a question that came during a look was given that look")
-	}
-	if second != third {
-		t.Error("two questions that wait for the next look were given two")
-	}
-	l.finish(first, ha.Database{LSN: 1})
-	if got := l.take(); got != second {
-		t.Error("the next look is not the one that is waited for")
-	}
-	l.finish(second, ha.Database{LSN: 2})
-	if l.take() != nil {
-		t.Error("a look that nobody wants")
-	}
-	if runs != 1 {
-		t.Errorf("got %d makers at a time, want 1", runs)
-	}
-	if l.join(run); runs != 2 {
-		t.Errorf("got %d makers started, want another after the first went", runs)
-	}
-}
-
 // What is said when the time is up must not be taken for the present: no position, and no death of a
 // server that merely was not asked.
-func TestLooks_NothingIsClaimedWhenTheTimeIsUp(t *testing.T) {
-	var l looks
+func TestUnanswered_NothingIsClaimedWhenTheTimeIsUp(t *testing.T) {
 	now := 100 * time.Second
-	o := l.join(func() {})
-	l.take()
-	l.finish(o, ha.Database{Phase: ha.Up, PhaseAt: time.Second, Primary: true, Timeline: 3, LSN: 7, Replayed: 7, Streaming: true, RuleKnown: true})
-	got := l.unanswered(now)
+	got := unanswered(&ha.Database{Phase: ha.Up, PhaseAt: time.Second, Primary: true, Timeline: 3, LSN: 7, Replayed: 7, Streaming: true, RuleKnown: true}, now)
 	if got.LSN != 0 || got.Replayed != 0 || got.Streaming || got.RuleKnown {
 		t.Errorf("an old answer is given for the present: %+v", got)
 	}
