@@ -76,8 +76,8 @@ type Instance struct {
 
 	looks fresh.Answers[ha.Database]
 	seen  atomic.Pointer[ha.Database] // the last observation
-	look  sync.Mutex // guards last; held for moments, and not while the server is asked
-	last struct {
+	look  sync.Mutex                  // guards last; held for moments, and not while the server is asked
+	last  struct {
 		phase        ha.Phase
 		phaseAt      time.Duration
 		status       postgres.Status

@@ -64,5 +64,17 @@ func LadderFor(l time.Duration) Ladder {
 // change, before it may take over a lock of duration l.
 func TakeoverAfter(l time.Duration) time.Duration { return l + l/driftDivisor + schedulingSlack }
 
+// SilentAfter is how long an observer may see no renewal before a holder in order would have shown
+// several.
+func SilentAfter(l time.Duration) time.Duration { return 3 * RenewEvery(l) }
+
+// UnfencedUntil is the instant until which a holder, whose renewal an observer saw at seen, can not have
+// begun to fence itself: the last renewal that the holder knows to be confirmed may be the one before,
+// which was sent one interval and one request earlier. It may lie before seen. A store that applies a
+// request long after the holder gave it up is not covered.
+func UnfencedUntil(seen, l time.Duration) time.Duration {
+	return FenceAt(seen, l) - RenewTimeout(l) - RenewEvery(l)
+}
+
 // FailsafeAfter is how long after t0 of its last confirmed renewal a holder turns to its peers.
 func FailsafeAfter(l time.Duration) time.Duration { return l / 4 }

@@ -69,3 +69,21 @@ func TestFence_CountsFromWhenTheRenewalWasSent(t *testing.T) {
 		}
 	}
 }
+
+// The holder sends a renewal at most one interval after the one it knows to be confirmed, and gives it up
+// after the time of a request: what an observer sees before is no older than that.
+func TestUnfenced_EndsBeforeTheFenceCanBegin(t *testing.T) {
+	check(t, "the fence of the last confirmed renewal begins later, however late the next one was seen in its time", func(n uint64) bool {
+		l := spread(n)
+		confirmed := 100 * time.Second
+		seen := confirmed + lease.RenewEvery(l) + lease.RenewTimeout(l)
+		return lease.UnfencedUntil(seen, l) <= lease.FenceAt(confirmed, l)
+	})
+}
+
+func TestSilent_IsMoreThanTwoRenewals(t *testing.T) {
+	check(t, "one renewal that is late is not silence", func(n uint64) bool {
+		l := spread(n)
+		return lease.SilentAfter(l) > 2*lease.RenewEvery(l) && lease.SilentAfter(l) < lease.FenceAt(0, l)
+	})
+}

@@ -46,6 +46,9 @@ func (r *Router) rebuild(now time.Duration) {
 	if r.tenure == nil && t.Write != nil {
 		r.tenure = newTenure(*t.Write, t.Until)
 	}
+	if r.tenure != nil {
+		r.tenure.renewed(r.view.seen, r.view.lease())
+	}
 	before := r.pub.Load()
 	p := &published{table: t, changed: make(chan struct{})}
 	if t.Write != nil {
@@ -264,25 +267,18 @@ func (r *Router) askHolder() {
 		case <-r.ctx.Done():
 			return
 		}
-		now := r.cfg.Now()
 		r.mu.Lock()
 		l, seen, cur := r.view.lease(), r.view.seen, r.tenure
-		lock := r.view.lock
-		m, known := r.view.cluster.Members[lock.Node]
 		r.mu.Unlock()
-		if cur == nil || !known || now-seen < lease.FailsafeAfter(l) {
+		if cur == nil || r.cfg.Now()-seen < lease.FailsafeAfter(l) {
 			continue
 		}
-		good := lease.Margin(l)
-		ctx, cancel := context.WithTimeout(r.ctx, good/2)
-		st, err := r.cfg.Confirm(ctx, m)
-		cancel()
-		if err != nil || !st.HoldsLock || !st.Running || st.InRecovery || st.Epoch != lock.Epoch ||
-			st.Name != lock.Node || lock.Instance != "" && st.Instance != lock.Instance {
+		w, err := r.holder.Ask(r.ctx)
+		if err != nil || w.err != nil || w.no != "" {
 			continue
 		}
 		r.mu.Lock()
-		r.view.confirm(lock.Epoch, now, good)
+		r.view.confirm(w.lock.Epoch, w.asked, lease.Margin(l))
 		r.rebuild(r.cfg.Now())
 		r.mu.Unlock()
 		signal(r.kick)

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -44,7 +45,16 @@ func (c *relay) carry(s *session) {
 				return
 			}
 			attached = true
-		} else if first, err = c.forward(s, o); err != nil {
+		} else if first, err = c.forward(s, o); errors.As(err, new(errNotNow)) {
+			// A server takes a StartupMessage without the encryption request that it denied before.
+			c.letGo(s)
+			attached = false
+			if first, err = c.r.connect(s, o); err != nil {
+				c.deny(s, o, err)
+				return
+			}
+			attached = true
+		} else if err != nil {
 			return
 		}
 		_ = s.client.SetDeadline(time.Now().Add(c.r.cfg.LoginTimeout))
@@ -117,6 +127,9 @@ func (c *relay) forward(s *session, o opening) ([]byte, error) {
 	}
 	_ = s.backend.SetDeadline(time.Now().Add(c.r.cfg.Hold))
 	first, err := c.r.ask(s.backend, s.target, o)
+	if errors.As(err, new(errNotNow)) {
+		return nil, err
+	}
 	if err != nil {
 		s.tell("08006", fmt.Sprintf("%s (%s) closed the connection before the login: %v", s.target.backend.Name, s.target.backend.Addr, err), "Connect again.")
 		return nil, err
@@ -125,12 +138,17 @@ func (c *relay) forward(s *session, o opening) ([]byte, error) {
 	return first, nil
 }
 
-// finish gives everything back.
-func (c *relay) finish(s *session) {
+// letGo gives the backend back.
+func (c *relay) letGo(s *session) {
 	_ = s.backend.Close()
-	_ = s.client.Close()
 	c.r.sessions.detach(s)
 	s.target.load.sessions.Add(-1)
+}
+
+// finish gives everything back.
+func (c *relay) finish(s *session) {
+	_ = s.client.Close()
+	c.letGo(s)
 	if p := s.cutWhy.Load(); p != nil {
 		c.r.log.Debug("session cut", "port", s.port.String(), "client", s.ip, "backend", s.target.backend.Name, "err", *p)
 	}

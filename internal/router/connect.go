@@ -1,7 +1,9 @@
 package router
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +33,8 @@ func (r *Router) pick(p *published, port port, late bool) (target, bool) {
 // connect finds a backend for s, sends it the opening, and waits for the first byte of the answer
 // (not for direct TLS, where the client must speak on first). Newcomers are held here. On success s
 // is attached to its backend. Whatever fails before that byte is tried again with the table then in
-// force: the client has seen nothing of it.
+// force: the client has seen nothing of it. So is the answer that the server takes no connections now
+// (SQLSTATE 57P03: it starts, stops or recovers).
 func (r *Router) connect(s *session, o opening) (first []byte, err error) {
 	_ = s.client.SetDeadline(time.Now().Add(r.cfg.Hold + r.cfg.HandshakeTimeout))
 	timed, cancel := context.WithTimeout(r.ctx, r.cfg.Hold)
@@ -46,7 +49,7 @@ func (r *Router) connect(s *session, o opening) (first []byte, err error) {
 		p := r.pub.Load()
 		late := errors.Is(ctx.Err(), context.DeadlineExceeded)
 		if t, ok := r.pick(p, s.port, late); ok {
-			conn, first, err := r.attempt(ctx, t, o, late)
+			conn, first, err := r.attempt(ctx, s.port, t, o, late)
 			if err == nil {
 				t.load.total.Add(1)
 				t.load.failedAt.Store(0)
@@ -129,9 +132,10 @@ func (r *Router) noBackend(s *session, p *published, last error) error {
 	return &protocolError{"57P03", text, "Connect again; \"hathi list\" and \"hathi why\" show what the cluster is doing."}
 }
 
-// attempt makes one connection and sends the opening. It ends early when the tenure or ctx does; a
+// attempt makes one connection, sends the opening, and for the write port makes sure that it is the
+// primary that answers. It ends early when the tenure or ctx does; a
 // late one has ConnectTimeout of its own.
-func (r *Router) attempt(ctx context.Context, t target, o opening, late bool) (*net.TCPConn, []byte, error) {
+func (r *Router) attempt(ctx context.Context, p port, t target, o opening, late bool) (*net.TCPConn, []byte, error) {
 	if late {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(r.ctx, r.cfg.ConnectTimeout)
@@ -156,6 +160,9 @@ func (r *Router) attempt(ctx context.Context, t target, o opening, late bool) (*
 	conn := c.(*net.TCPConn)
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	first, err := r.ask(conn, t, o)
+	if err == nil && p == portWrite {
+		err = r.prove(ctx, t.tenure)
+	}
 	if err == nil && !stop() {
 		err = context.Cause(ctx)
 	}
@@ -178,11 +185,56 @@ func (r *Router) ask(conn *net.TCPConn, t target, o opening) ([]byte, error) {
 	if o.kind == kindDirectTLS {
 		return nil, nil
 	}
-	first := make([]byte, 1)
+	first := make([]byte, 1, 256)
 	if _, err := io.ReadFull(conn, first); err != nil {
 		return nil, fmt.Errorf("wait for the first answer: %w", err)
 	}
-	return first, nil
+	if o.kind != kindStartup || first[0] != 'E' {
+		return first, nil
+	}
+	return readRefusal(conn, first)
+}
+
+// errNotNow: the server takes no connections now. Its text is what the server said.
+type errNotNow struct{ text string }
+
+func (e errNotNow) Error() string { return "it answers: " + e.text }
+
+// maxRefusal bounds an ErrorResponse that is read whole; a longer one is passed on as it comes.
+const maxRefusal = 4096
+
+// readRefusal reads the rest of an ErrorResponse that begins with b, and returns all of it, or errNotNow.
+func readRefusal(conn *net.TCPConn, b []byte) ([]byte, error) {
+	read := func(n int) error {
+		had := len(b)
+		b = append(b, make([]byte, n)...)
+		_, err := io.ReadFull(conn, b[had:])
+		return err
+	}
+	if err := read(4); err != nil {
+		return nil, fmt.Errorf("read why the server refuses: %w", err)
+	}
+	length := binary.BigEndian.Uint32(b[1:])
+	if length < 4 || length > maxRefusal {
+		return b, nil
+	}
+	if err := read(int(length) - 4); err != nil {
+		return nil, fmt.Errorf("read why the server refuses: %w", err)
+	}
+	var code, text string
+	for _, field := range bytes.Split(b[5:], []byte{0}) {
+		switch {
+		case len(field) == 0:
+		case field[0] == 'C':
+			code = string(field[1:])
+		case field[0] == 'M':
+			text = string(field[1:])
+		}
+	}
+	if code == "57P03" {
+		return nil, errNotNow{text}
+	}
+	return b, nil
 }
 
 // watchLeaving calls left when the client closes its connection. It looks without reading: a client

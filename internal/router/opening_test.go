@@ -171,6 +171,40 @@ func TestSnoop(t *testing.T) {
 	}
 }
 
+// A server that says that it is a standby is known as one wherever the chunks end, and with it where in
+// its chunk the message begins.
+func TestSnoop_Standby(t *testing.T) {
+	before := backendMessage('R', "\x00\x00\x00\x00") + backendMessage('S', "server_version\x0015\x00")
+	says := backendMessage('S', "in_hot_standby\x00on\x00")
+	after := backendMessage('K', "pid.secr") + backendMessage('Z', "I")
+	for _, tt := range []struct {
+		chunks  []string
+		standby bool
+		at      int
+	}{
+		{[]string{before + says + after}, true, len(before)},
+		{[]string{before, says + after}, true, 0},
+		{[]string{before[:1], before[1:] + says, after}, true, len(before) - 1},
+		{[]string{before + says[:1], says[1:] + after}, true, -1},
+		{[]string{before + says[:9], says[9:]}, true, -1},
+		{[]string{before + after}, false, 0},
+		{[]string{before + backendMessage('S', "in_hot_standby\x00off\x00") + after}, false, 0},
+		{[]string{before + backendMessage('S', "in_hot_stomach\x00on\x00") + after}, false, 0},
+		{[]string{before + backendMessage('D', "in_hot_standby\x00on\x00") + after}, false, 0},
+		{[]string{before + after + says}, false, 0}, // after the login it is none of our business
+	} {
+		var s snoop
+		for _, c := range tt.chunks {
+			if s.write([]byte(c)); s.standby {
+				break
+			}
+		}
+		if s.standby != tt.standby || tt.standby && s.saidAt != tt.at {
+			t.Errorf("%q: got standby %v at %d, want %v at %d", tt.chunks, s.standby, s.saidAt, tt.standby, tt.at)
+		}
+	}
+}
+
 func FuzzSnoop(f *testing.F) {
 	f.Add([]byte(backendMessage('K', "pid.secr")+backendMessage('Z', "I")), 3)
 	f.Fuzz(func(t *testing.T, in []byte, at int) {

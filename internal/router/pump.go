@@ -25,7 +25,8 @@ var errGate = errors.New("the epoch cannot be confirmed")
 type direction struct {
 	s        *session
 	src, dst syscall.RawConn
-	see      func([]byte) // looks at bytes before they move; may be nil
+	// see looks at bytes before they move, and an error of it keeps them from moving; may be nil.
+	see func([]byte) error
 
 	// In and out of the calls into the runtime's poller, which take no arguments.
 	buf     *[chunk]byte
@@ -131,9 +132,11 @@ func (d *direction) run() (received bool, err error) {
 			return true, err
 		}
 		if d.see != nil {
-			d.see(b)
+			err = d.see(b)
 		}
-		err = d.send(b)
+		if err == nil {
+			err = d.send(b)
+		}
 		d.release()
 		if err != nil {
 			return false, err
@@ -168,10 +171,11 @@ func (s *session) move(first []byte) {
 	go func() {
 		defer close(done)
 		if len(first) > 0 {
+			var err error
 			if down.see != nil {
-				down.see(first)
+				err = down.see(first)
 			}
-			if down.send(first) != nil {
+			if err != nil || down.send(first) != nil {
 				s.abort()
 				return
 			}
@@ -207,22 +211,27 @@ func (s *session) abort() {
 	_ = s.client.Close()
 }
 
-// watchLogin follows the backend's first messages: it learns the key for cancel requests, and lifts
-// the deadline once the client has logged in. In TLS neither can be seen; there the deadline is
+// watchLogin follows the backend's first messages: it learns the key for cancel requests, refuses a
+// standby on the write port, and lifts the deadline once the client has logged in. In TLS none of it
+// can be seen; there the deadline is
 // lifted when the backend has answered the client's first bytes, and PostgreSQL's
 // authentication_timeout bounds the rest.
 func (s *session) watchLogin(down *direction) {
 	if s.encrypted.Load() {
-		down.see = func([]byte) {
+		down.see = func([]byte) error {
 			down.see = nil
 			_ = s.client.SetDeadline(time.Time{})
+			return nil
 		}
 		return
 	}
 	_ = s.client.SetWriteDeadline(time.Time{})
 	var sn snoop
-	down.see = func(b []byte) {
+	down.see = func(b []byte) error {
 		sn.write(b)
+		if err := s.guardLogin(&sn, down, b); err != nil {
+			return err
+		}
 		if sn.key != "" {
 			s.r.sessions.setKey(s, sn.key)
 			sn.key = ""
@@ -233,5 +242,6 @@ func (s *session) watchLogin(down *direction) {
 				_ = s.client.SetReadDeadline(time.Time{})
 			}
 		}
+		return nil
 	}
 }

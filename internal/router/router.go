@@ -15,6 +15,7 @@ import (
 	"github.com/hathi-ha/hathi/internal/boottime"
 	"github.com/hathi-ha/hathi/internal/cluster"
 	"github.com/hathi-ha/hathi/internal/dcs"
+	"github.com/hathi-ha/hathi/internal/fresh"
 )
 
 // Config is all that a router needs. Zero values take the defaults given.
@@ -49,7 +50,9 @@ type Config struct {
 	// Confirm asks a member directly for its status, in at most the time of ctx. When it is set, a
 	// holder whose lock has not been seen to change for a quarter of the lease is asked, and its
 	// word that it holds the lock in this epoch confirms it for lease.Margin from the asking: what
-	// keeps the write port open while the store is down and failsafe mode keeps the primary.
+	// keeps the write port open while the store is down and failsafe mode keeps the primary. And a
+	// holder whose lock has not been seen to change for a few renewals gets newcomers on the write
+	// port only on its word (see proof.go).
 	Confirm func(ctx context.Context, m cluster.Member) (cluster.PeerStatus, error)
 
 	// Now is CLOCK_BOOTTIME. Default boottime.Now.
@@ -86,6 +89,8 @@ type Router struct {
 	pub    atomic.Pointer[published]
 	kick   chan struct{} // capacity 1: the keeper looks at the table
 	reload chan struct{} // capacity 1: the feeder reads the store anew
+
+	holder fresh.Answers[word] // what the holder of the lock says of itself
 
 	sessions registry
 	loads    loads
@@ -154,6 +159,7 @@ func New(cfg Config) *Router {
 		cancels: newBucket(20, 40),
 	}
 	r.carrier = &relay{r}
+	r.holder.Make, r.holder.Go = r.askNow, r.wg.Go
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.sessions.init()
 	r.pub.Store(&published{changed: make(chan struct{})})

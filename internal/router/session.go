@@ -27,7 +27,7 @@ type session struct {
 	ip      netip.Addr
 	opening opening
 
-	// The following are set by registry.attach, under its lock, and do not change after.
+	// The following are set by registry.attach, under its lock, and do not change while s is attached.
 	target  target
 	backend *net.TCPConn
 

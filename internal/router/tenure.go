@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hathi-ha/hathi/internal/lease"
 	"github.com/hathi-ha/hathi/internal/route"
 )
 
@@ -26,6 +27,9 @@ type tenure struct {
 	backend route.Backend
 	// until is the instant, in nanoseconds, from which no byte may move.
 	until atomic.Int64
+	// fresh is until when the lock counts as renewed lately, sure until when its holder can not have
+	// fenced itself: see Router.prove. Instants in nanoseconds.
+	fresh, sure atomic.Int64
 	// ctx ends, with its cause, when the tenure ends.
 	ctx context.Context
 	end context.CancelCauseFunc
@@ -55,6 +59,12 @@ func (t *tenure) extend(until time.Duration) {
 	close(t.extended)
 	t.extended = make(chan struct{})
 	t.mu.Unlock()
+}
+
+// renewed notes when the lock was seen to change for the last time; l is its lease.
+func (t *tenure) renewed(seen, l time.Duration) {
+	t.fresh.Store(int64(seen + lease.SilentAfter(l)))
+	t.sure.Store(int64(lease.UnfencedUntil(seen, l)))
 }
 
 // wait returns nil as soon as a byte may move, or the reason for which none ever will. kick asks

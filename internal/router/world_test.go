@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -188,8 +189,12 @@ type backend struct {
 	conns   map[net.Conn]bool
 	cancels []string
 	lines   []string
-	tls     bool // answer S to SSLRequest and speak lines at once, in place of TLS
-	mute    bool // accept and never answer
+	tls     bool   // answer S to SSLRequest and speak lines at once, in place of TLS
+	mute    bool   // accept and never answer
+	standby bool   // say so at the login
+	slow    bool   // a byte of the login at a time
+	refuse  string // SQLSTATE with which startup packets are refused
+	refused int
 }
 
 func newBackend(t *testing.T, name string) *backend { return newBackendAt(t, name, "127.0.0.1:0") }
@@ -255,7 +260,7 @@ func (b *backend) secret(n uint32) string {
 
 func (b *backend) serve(c net.Conn, n uint32) {
 	b.mu.Lock()
-	tls, mute := b.tls, b.mute
+	tls, mute, standby, slow := b.tls, b.mute, b.standby, b.slow
 	b.mu.Unlock()
 	if mute {
 		_, _ = io.Copy(io.Discard, c)
@@ -283,10 +288,26 @@ func (b *backend) serve(c net.Conn, n uint32) {
 			_, _ = c.Write([]byte("N"))
 			continue
 		default:
-			_, _ = c.Write(message('R', []byte{0, 0, 0, 0}))
-			_, _ = c.Write(message('S', []byte("server_version\x0015\x00")))
-			_, _ = c.Write(message('K', []byte(b.secret(n))))
-			_, _ = c.Write(message('Z', []byte{'I'}))
+			b.mu.Lock()
+			refuse := b.refuse
+			if refuse != "" {
+				b.refused++
+			}
+			b.mu.Unlock()
+			if refuse != "" {
+				_, _ = c.Write(message('E', []byte("SFATAL\x00VFATAL\x00C"+refuse+"\x00Mnot today\x00\x00")))
+				return
+			}
+			hot := map[bool]string{false: "off", true: "on"}[standby]
+			login := slices.Concat(message('R', []byte{0, 0, 0, 0}), message('S', []byte("server_version\x0015\x00")),
+				message('S', []byte("in_hot_standby\x00"+hot+"\x00")), message('K', []byte(b.secret(n))), message('Z', []byte{'I'}))
+			if !slow {
+				_, _ = c.Write(login)
+				break
+			}
+			for i := range login {
+				_, _ = c.Write(login[i : i+1])
+			}
 		}
 		break
 	}
