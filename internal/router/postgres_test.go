@@ -35,7 +35,8 @@ type server struct{ port string }
 
 const password = "a pass'word"
 
-func startPostgres(t *testing.T) server {
+// startPostgres starts one; prepare, if not nil, works on its data directory before.
+func startPostgres(t *testing.T, prepare func(data string)) server {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts a PostgreSQL server")
@@ -97,6 +98,9 @@ func startPostgres(t *testing.T) server {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
+	if prepare != nil {
+		prepare(data)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +139,7 @@ func (s server) uri(addr, sslmode string) string {
 }
 
 func TestRouter_RealPostgres(t *testing.T) {
-	s := startPostgres(t)
+	s := startPostgres(t, nil)
 	w := newWorld(t, nil)
 	w.put(dcs.MemberKey("pg1"), cluster.Member{ConnURL: "postgres://127.0.0.1:" + s.port + "/postgres", Role: cluster.RolePrimary, State: cluster.StateRunning})
 	w.hold("pg1", 1, lease)
@@ -246,6 +250,37 @@ func TestRouter_RealPostgres(t *testing.T) {
 		}
 		_ = c.Close(ctx)
 	})
+}
+
+// What a real standby says at the login is what the last look on the write port goes by.
+func TestRouter_RealStandby(t *testing.T) {
+	s := startPostgres(t, func(data string) {
+		if v, err := os.ReadFile(filepath.Join(data, "PG_VERSION")); err != nil || strings.TrimSpace(string(v)) == "13" {
+			t.Skipf("version %q %v: only 14 and later say it", v, err)
+		}
+		if err := os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
+	w := newWorld(t, nil)
+	w.put(dcs.MemberKey("pg1"), cluster.Member{ConnURL: "postgres://127.0.0.1:" + s.port + "/postgres", Role: cluster.RolePrimary, State: cluster.StateRunning})
+	w.hold("pg1", 1, lease)
+	w.waitWrite("pg1")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, err := pgx.Connect(ctx, s.uri(w.r.WriteAddr().String(), "disable"))
+	var e *pgconn.PgError
+	if !errors.As(err, &e) || e.Code != "57P03" {
+		t.Errorf("write port: got %v, want 57P03", err)
+	}
+	c, err := pgx.Connect(ctx, s.uri(w.r.ReadAddr().String(), "disable"))
+	if err != nil {
+		t.Fatalf("read port: %v", err)
+	}
+	if got := c.PgConn().ParameterStatus("in_hot_standby"); got != "on" {
+		t.Errorf("read port: got in_hot_standby %q, want on", got)
+	}
+	_ = c.Close(ctx)
 }
 
 // waitAsleep waits until exactly one statement sleeps in the server.
