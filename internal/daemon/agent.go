@@ -95,8 +95,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		Replication: f.PostgreSQL.Authentication.Replication.Username, Fence: guard, Now: boottime.Now, Log: log.With("part", "postgresql")})
 	open.push(inst.Close)
 	a.inst = inst
-	id, err := inst.ID()
-	if err != nil {
+	if err := inst.Identify(ctx); err != nil {
 		return err
 	}
 
@@ -151,7 +150,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	open.push(func() error { stopBg(); bg.Wait(); return nil })
 	bg.Go(func() { a.keepGuardian(bgCtx, guard, statePath) })
 
-	lead := node.NewLeadership(tellFull{writes, problems}, guard, boottime.Now, f.Name, func() string { return id })
+	lead := node.NewLeadership(tellFull{writes, problems}, guard, boottime.Now, f.Name, inst.ID)
 	feed := node.NewFeed(reads, boottime.Now, log.With("part", "store"))
 	feed.Remember(node.Mark{Epoch: mark.Epoch, Seq: mark.Seq})
 	jobs := node.NewRunner(boottime.Now)
@@ -161,7 +160,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	doc := f.BootstrapDynamic(a.Nodes)
-	n := node.New(node.Config{Name: f.Name, Scope: f.Scope, Tags: cluster.Tags(f.Tags), Member: member, Instance: func() string { return id },
+	n := node.New(node.Config{Name: f.Name, Scope: f.Scope, Tags: cluster.Tags(f.Tags), Member: member, Instance: inst.ID,
 		CanClone: true, BootstrapDoc: doc, Store: tellFull{reads, problems}, DB: inst, Guard: guard, Peers: newPeers(client, log), Jobs: jobs, Feed: feed, Lead: lead,
 		Now: boottime.Now, Wall: time.Now, Log: log, Promises: promiseFile{filepath.Join(f.RuntimeDir, "promise.json")}, Record: recorder{jr, f.Name, record}})
 

@@ -70,7 +70,7 @@ func (d *decider) candidateDown() Decision {
 	if d.startFailedLately() {
 		return d.wait(StateWaiting, idle, "PostgreSQL could not be started (%s): trying again in a moment", db.Failure)
 	}
-	last := d.ours() || lock.Clean() && view.Status.Shutdown && view.Status.Timeline == db.ControlTimeline && db.Control == ControlShutDown && db.ControlCheckpoint >= view.Status.Optime
+	last := d.ours() || db.Replaced == "" && lock.Clean() && view.Status.Shutdown && view.Status.Timeline == db.ControlTimeline && db.Control == ControlShutDown && db.ControlCheckpoint >= view.Status.Optime
 	entitled := view.Sync.Empty() || view.Sync.Leader == d.Self.Name
 	if last && entitled && db.Control.WasPrimary() && !db.Copy && db.ControlTimeline == lock.Timeline && d.Self.Tags.FailoverPriority() > 0 && lock.Successor == "" {
 		return d.act(StateRestarting, 0, 0, fmt.Sprintf("this node led last, in epoch %d, and nobody led since: leading again", lock.Epoch),
@@ -190,6 +190,10 @@ func (d *decider) unsafe() string {
 	}
 	sync := view.Sync
 	switch {
+	case !sync.Empty() && db.Replaced != "":
+		return fmt.Sprintf("the data directory was replaced (%s): it may miss commits that this member acknowledged", db.Replaced)
+	case sync.Leader == d.Self.Name && d.otherDirectory():
+		return "it led last with another data directory: commits that it acknowledged may be missing"
 	case sync.Leader == d.Self.Name:
 		return ""
 	case !sync.Empty() && !sync.Has(d.Self.Name):
@@ -207,6 +211,12 @@ func (d *decider) unsafe() string {
 		return fmt.Sprintf("it is %d bytes behind the last known position of the leader, more than maximum_lag_on_failover (%d)", lag, d.settings().MaximumLagOnFailover)
 	}
 	return ""
+}
+
+// otherDirectory says that the lock was held by this member last, with another data directory.
+func (d *decider) otherDirectory() bool {
+	l := d.Store.View.Lock
+	return l.Node == d.Self.Name && l.Instance != "" && l.Instance != d.Self.Instance
 }
 
 // preferred is a member that should lead rather than this one, or "".

@@ -22,6 +22,8 @@ func (d *decider) lead() Decision {
 		return d.act(StateBroken, 0, idle, "the data directory is gone: giving the lock back", Kill{Why: "the data directory is gone"}, ReleaseLock{})
 	case db.Torn && db.Phase == Down:
 		return d.act(StateBroken, 0, idle, "a rewind was interrupted here: giving the lock back", Kill{Why: "the data directory is half rewound"}, ReleaseLock{})
+	case db.Replaced != "" && db.Phase == Down:
+		return d.act(StateBroken, 0, idle, "the data directory was replaced ("+db.Replaced+"): giving the lock back", Kill{Why: "the data directory was replaced"}, ReleaseLock{})
 	case d.Store.View.Lock.Paused && d.Store.Reachable && !d.settings().Pause:
 		return d.act(StateLeading, vouch, soon, "the pause is over: taking the fence up again", PauseLock{})
 	case db.Phase == Down:

@@ -123,6 +123,9 @@ type Database struct {
 	DirWhy   string // for DirForeign: what was found
 	Torn     bool   // a rewind was interrupted: the directory must not be started
 	SystemID string
+	// Replaced is why the directory is not the one that this member had: somebody put another in its
+	// place. What it acknowledged may be missing. "" when it is the one.
+	Replaced string
 
 	Phase   Phase
 	PhaseAt time.Duration // since when

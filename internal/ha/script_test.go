@@ -35,7 +35,7 @@ var update = flag.Bool("update", false, "rewrite the expected output in testdata
 //	lease none [lost="..."] [resumable] | held epoch=E [ready]
 //	guardian alive|dead
 //	db empty|foreign|up|down|starting|mute [standby|primary] [tl=T] [newest=T] [lsn=LSN] [streaming] [lost=-1s]
-//	       [upstream=N] [control="..."] [checkpoint=LSN] [failure="..."] [fenced] [copy] [torn] [nodir] [id=ID] [since=-1s]
+//	       [upstream=N] [control="..."] [checkpoint=LSN] [failure="..."] [fenced] [copy] [torn] [nodir] [id=ID] [since=-1s] [replaced="..."]
 //	replica N gone | flushed=LSN [broken]
 //	rule async | any|first NUM N,N
 //	peer N gone | standby|primary [tl=T] [lsn=LSN] [oldest=LSN] [down] [eligible|why="..."] [crashing] [tags ...]
@@ -523,6 +523,7 @@ func (w *world) setDB(a *args, phase string) error {
 	a.lsn("checkpoint", &db.ControlCheckpoint)
 	a.parse("control", func(v string) error { db.Control = ha.ControlState(v); return nil })
 	a.str("failure", &db.Failure)
+	a.str("replaced", &db.Replaced)
 	a.str("upstream", &db.Upstream)
 	a.str("id", &db.SystemID)
 	a.span("since", w.o.Now, &db.PhaseAt)

@@ -5,16 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/hathi-ha/hathi/internal/atomicfile"
 	"github.com/hathi-ha/hathi/internal/cluster"
 	"github.com/hathi-ha/hathi/internal/config"
 	"github.com/hathi-ha/hathi/internal/fresh"
@@ -91,6 +85,8 @@ type Instance struct {
 		historyOf    uint32
 		control      postgres.ControlData
 		controlKnown bool
+		controlMark  mark // of the control file when it was read, or noted, last
+		notedAt      time.Duration
 		failure      string
 		pm           *postgres.Postmaster
 		pmAnswered   bool
@@ -105,6 +101,9 @@ type Instance struct {
 	role   role
 	warned map[string]bool
 	hosts  map[string]bool // of all members seen by this process
+
+	identity identity
+	making   atomic.Bool // the directory is being made or changed by a job
 
 	installed postgres.Version
 	progress  atomic.Pointer[string]
@@ -129,6 +128,7 @@ func New(c Config) *Instance {
 	i := &Instance{c: c, pg: c.Server, exited: make(chan struct{}, 1)}
 	i.ctx, i.cancel = context.WithCancel(context.Background())
 	i.last.prunedAt = c.Now()
+	i.identity.path, i.identity.dir = c.DataDir+".instance", c.DataDir
 	i.looks.Go, i.looks.Make = i.wg.Go, i.lookNow
 	return i
 }
@@ -143,27 +143,50 @@ func (i *Instance) Close() error {
 // Exited delivers a token when the postmaster ends.
 func (i *Instance) Exited() <-chan struct{} { return i.exited }
 
-// instanceFile holds the identity of a data directory, beside it, so that a base backup does not
-// copy it.
-func (i *Instance) instanceFile() string { return i.c.DataDir + ".instance" }
+// Identify reads the identity of the data directory, or makes it, and looks whether the directory is
+// still the one it was given to.
+func (i *Instance) Identify(ctx context.Context) error {
+	if err := i.identity.load(); err != nil {
+		return err
+	}
+	if state, _, err := i.pg.DataState(); err != nil || state != postgres.DataValid {
+		return nil
+	}
+	cctx, cancel := context.WithTimeout(ctx, controlWithin)
+	defer cancel()
+	generation := i.identity.generation()
+	cd, err := i.pg.Control(cctx)
+	if err != nil {
+		return nil // what is wrong with it shows at the first observation
+	}
+	i.verify(cd, generation)
+	return nil
+}
 
-// ID is the identity of the data directory of this node: made once, kept beside the directory.
-func (i *Instance) ID() (string, error) {
-	b, err := os.ReadFile(i.instanceFile())
-	if id := strings.TrimSpace(string(b)); err == nil && uuid.Validate(id) == nil {
-		return id, nil
+// ID is the identity of the data directory as this node's; the lock names it.
+func (i *Instance) ID() string { return i.identity.get().ID }
+
+// verify looks whether the directory is the one that this member had.
+func (i *Instance) verify(cd postgres.ControlData, generation int) {
+	replaced, err := i.identity.check(cd, generation)
+	if err != nil {
+		i.c.Log.Warn("the identity of the data directory could not be kept", "err", err)
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("read the identity of the data directory: %w", err)
+	if replaced != "" {
+		i.c.Log.Warn("the data directory is not the one that this member had: it does not lead by right of what it was", "why", replaced, "instance", i.ID())
 	}
-	id := uuid.NewString()
-	if err := os.MkdirAll(filepath.Dir(i.instanceFile()), 0o700); err != nil {
-		return "", fmt.Errorf("keep the identity of the data directory: %w", err)
+}
+
+// bind ties the identity to the directory as hathi made it just now.
+func (i *Instance) bind(ctx context.Context) {
+	cd, err := i.pg.Control(ctx)
+	if err == nil {
+		err = i.identity.bind(cd)
 	}
-	if err := atomicfile.Write(i.instanceFile(), []byte(id+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("keep the identity of the data directory: %w", err)
+	if err != nil {
+		err = errors.Join(err, i.identity.unbind())
+		i.c.Log.Warn("the identity of the data directory could not be bound to it", "err", err)
 	}
-	return id, nil
 }
 
 // Progress is a line about the running job; "" for none.

@@ -27,6 +27,13 @@ const answerWithin = 5 * time.Minute
 // The server is left running as a primary. What a failure leaves is set aside.
 func (i *Instance) Bootstrap(ctx context.Context, c cluster.Settings) (err error) {
 	defer i.say("")
+	i.making.Store(true)
+	defer func() {
+		if err == nil {
+			i.bind(ctx)
+		}
+		i.making.Store(false)
+	}()
 	defer func() {
 		if err == nil {
 			return

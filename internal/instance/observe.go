@@ -20,6 +20,9 @@ import (
 	"github.com/hathi-ha/hathi/internal/quorum"
 )
 
+// controlWithin bounds the reading of a control file.
+const controlWithin = 2 * time.Second
+
 // observeWithin bounds the questions of one observation.
 const observeWithin = 700 * time.Millisecond
 
@@ -60,6 +63,7 @@ func (i *Instance) observeOnce(ctx context.Context) (_ ha.Database, ok bool) {
 		db.Failure = i.failure()
 		if db.Dir == ha.DirValid {
 			i.observeControl(ctx, &db)
+			db.Replaced = i.identity.get().Replaced
 			_, err := os.Stat(filepath.Join(i.c.DataDir, "backup_label"))
 			db.Copy = err == nil
 		}
@@ -107,6 +111,7 @@ func (i *Instance) observeOnce(ctx context.Context) (_ ha.Database, ok bool) {
 	db.Phase, db.PhaseAt = i.last.phase, i.last.phaseAt
 	db.StalledAt = i.last.prober.stalled(now)
 	i.fill(&db)
+	db.Replaced = i.identity.get().Replaced
 	if db.Phase == ha.Starting && i.last.status.Version == 0 {
 		// Nothing was ever read from this postmaster. A standby.signal tells what it will be.
 		db.Primary = !i.pg.HasStandbySignal()
@@ -169,12 +174,51 @@ func (i *Instance) answered(st postgres.Status, now time.Duration) {
 	i.last.failure = ""
 	if st.Receiver.Streaming() {
 		i.last.streamedAt = now
+		i.accept()
 	}
+	i.noteControl(now)
 	i.history(st.Timeline)
 	if st.Receiver.Streaming() && now-i.last.prunedAt > pruneEvery {
 		i.last.prunedAt = now
 		i.wg.Go(i.prune)
 	}
+}
+
+// accept ends the mark of a replaced directory: it follows a leader now, or was made to lead.
+func (i *Instance) accept() {
+	if i.identity.get().Replaced == "" {
+		return
+	}
+	if err := i.identity.accept(); err != nil {
+		i.c.Log.Warn("the identity of the data directory could not be kept", "err", err)
+	}
+}
+
+// noteEvery is how often it is looked whether a running server has written its control file.
+const noteEvery = 10 * time.Second
+
+// noteControl takes down how far the control file is, so that an older one is known as such. look is held.
+func (i *Instance) noteControl(now time.Duration) {
+	if now-i.last.notedAt < noteEvery || i.making.Load() {
+		return
+	}
+	i.last.notedAt = now
+	m := i.identity.mark()
+	if m == i.last.controlMark {
+		return
+	}
+	i.last.controlMark, i.last.controlKnown = m, false
+	i.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(i.ctx, controlWithin)
+		defer cancel()
+		cd, err := i.pg.Control(ctx)
+		if err == nil {
+			err = i.identity.note(cd)
+		}
+		if err != nil && i.ctx.Err() == nil {
+			i.c.Log.Debug("how far the control file is was not noted", "err", err)
+		}
+	})
 }
 
 // pruneEvery is how often old set-aside directories are looked for, and how long after a start of this
@@ -224,15 +268,21 @@ func (i *Instance) fill(db *ha.Database) {
 
 // observeControl reads pg_control of a stopped server, once per stop.
 func (i *Instance) observeControl(ctx context.Context, db *ha.Database) {
-	if !i.last.controlKnown {
-		cctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	// Nobody writes it while the server is down; files that were put there by hand show.
+	if m := i.identity.mark(); !i.last.controlKnown || m != i.last.controlMark {
+		i.last.controlMark = m
+		cctx, cancel := context.WithTimeout(ctx, controlWithin)
 		defer cancel()
+		generation := i.identity.generation()
 		cd, err := i.pg.Control(cctx)
 		if err != nil {
 			db.Dir, db.DirWhy = ha.DirForeign, err.Error()
 			return
 		}
 		i.last.control, i.last.controlKnown = cd, true
+		if !db.Torn && !i.making.Load() {
+			i.verify(cd, generation)
+		}
 	}
 	cd := i.last.control
 	db.SystemID = cd.SystemID

@@ -36,6 +36,9 @@ func (i *Instance) Start(ctx context.Context, s node.StartSpec) error {
 	i.last.failure, i.last.asked = "", false
 	i.last.phase, i.last.phaseAt = ha.Starting, i.c.Now()
 	i.look.Unlock()
+	if err := i.identity.started(); err != nil {
+		return err
+	}
 	pm, err := i.pg.Start(ctx, postgres.StartOptions{Settings: command})
 	if err != nil && !errors.Is(err, postgres.ErrRunning) {
 		i.look.Lock()
@@ -178,6 +181,7 @@ func (i *Instance) Promote(ctx context.Context, timeline uint32) error {
 	if err := i.pg.Promote(ctx); err != nil {
 		return err
 	}
+	i.accept()
 	i.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(i.ctx, 10*time.Minute)
 		defer cancel()
@@ -224,9 +228,12 @@ func (i *Instance) Clone(ctx context.Context, from node.Upstream) error {
 	defer i.say("")
 	i.say("copying from %s", from.Name)
 	began := i.c.Now()
+	i.making.Store(true)
+	defer i.making.Store(false)
 	if err := i.cloneBy(ctx, src, from); err != nil {
 		return err
 	}
+	i.bind(ctx)
 	i.forget()
 	i.c.Log.Info("data directory copied", "from", from.Name, "took", (i.c.Now() - began).Round(time.Millisecond).String())
 	return nil
@@ -249,6 +256,8 @@ func (i *Instance) Rewind(ctx context.Context, from node.Upstream, timeline uint
 	if err != nil {
 		return err
 	}
+	i.making.Store(true)
+	defer i.making.Store(false)
 	needed, err := i.pg.Rewind(ctx, src, postgres.RewindOptions{RestoreTargetWAL: i.restoreCommand()}, i.bytesProgress("rewinding from "+from.Name))
 	if err != nil {
 		if errors.Is(err, postgres.ErrRunning) {
@@ -260,6 +269,9 @@ func (i *Instance) Rewind(ctx context.Context, from node.Upstream, timeline uint
 			err = errors.Join(node.ErrTryAgain, err) // the source went away; nothing was changed here
 		}
 		return err
+	}
+	if needed {
+		i.bind(ctx)
 	}
 	i.forget()
 	if !needed && before.Timeline != timeline {

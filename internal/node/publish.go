@@ -171,8 +171,8 @@ func (n *Node) Peer(ctx context.Context) cluster.PeerStatus {
 	if o.DB.Phase == ha.Down {
 		p.InRecovery = true // nothing acknowledges writes here
 	}
-	if o.DB.Replaying {
-		p.LSN = 0 // not known: it may have confirmed commits that it has not replayed again yet
+	if o.DB.Replaying || o.DB.Replaced != "" {
+		p.LSN = 0 // not known: it may have confirmed commits that it has not replayed again yet, or that are gone
 	}
 	n.follow.Lock()
 	if n.held {
