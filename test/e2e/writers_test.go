@@ -368,3 +368,52 @@ func (c *rig) same(nodes ...string) {
 		return nil
 	})
 }
+
+// newcomers are clients that connect to the write port again and again and ask where they are.
+type newcomers struct {
+	cancel       context.CancelFunc
+	wg           sync.WaitGroup
+	served, held atomic.Int64 // on a primary; after having waited
+	wrong        atomic.Pointer[error]
+}
+
+// newcomers starts a few, with TLS, of which the router sees nothing.
+func (c *rig) newcomers() *newcomers {
+	c.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	n := &newcomers{cancel: cancel}
+	for range 3 {
+		n.wg.Go(func() {
+			for ctx.Err() == nil {
+				began := time.Now()
+				got, err := c.execWithin(clientBound, c.l.WriteURI(), "select pg_is_in_recovery()")
+				switch {
+				case err == nil && got != "f":
+					wrong := errors.New("a newcomer on the write port was led to a standby")
+					n.wrong.CompareAndSwap(nil, &wrong)
+				case err == nil:
+					n.served.Add(1)
+				}
+				if time.Since(began) > time.Second {
+					n.held.Add(1)
+				}
+				pause(ctx, 10*time.Millisecond)
+			}
+		})
+	}
+	c.t.Cleanup(n.end)
+	return n
+}
+
+func (n *newcomers) end() {
+	n.cancel()
+	n.wg.Wait()
+}
+
+// fault is what must not happen to any of them.
+func (n *newcomers) fault() error {
+	if p := n.wrong.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
