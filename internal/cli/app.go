@@ -22,14 +22,17 @@ type App struct {
 	Env            map[string]string
 	Version        string
 	// Exe is the path of this program, for the processes that it starts.
-	Exe      string
+	Exe string
+	// Called is the program as the user typed it; empty for its name.
+	Called   string
 	ReadFile func(string) ([]byte, error)
 	// OpenStore opens the store of a cluster for the commands; nil for the real one.
 	OpenStore func(context.Context, *config.Config) (dcs.Store, error)
 	// Interactive says whether somebody can be asked; nil: whether Stdin is a terminal.
 	Interactive func() bool
 
-	early finder // flags before the command, as in patronictl -c FILE list
+	early   finder // flags before the command, as in patronictl -c FILE list
+	pointed string // the flag that named the cluster, for commands to paste
 }
 
 // NewApp is the surroundings of the running process.
@@ -44,7 +47,7 @@ func NewApp(version string) (*App, error) {
 			env[k] = v
 		}
 	}
-	return &App{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: env, Version: version, Exe: exe, ReadFile: os.ReadFile}, nil
+	return &App{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: env, Version: version, Exe: exe, Called: calledAs(os.Args[0], exe), ReadFile: os.ReadFile}, nil
 }
 
 // usageError is a command line that cannot be understood: exit code 2.
@@ -77,10 +80,10 @@ func (a *App) Main(ctx context.Context, args []string) int {
 	case errors.As(err, &silent):
 		return silent.code
 	case errors.As(err, &usage):
-		fmt.Fprintf(a.Stderr, "hathi: %v\n", err)
+		fmt.Fprintf(a.Stderr, "hathi: %s\n", a.pasteable(err.Error()))
 		return 2
 	}
-	fmt.Fprintf(a.Stderr, "hathi: %v\n", err)
+	fmt.Fprintf(a.Stderr, "hathi: %s\n", a.pasteable(err.Error()))
 	return 1
 }
 
@@ -123,18 +126,22 @@ func (a *App) root() *cobra.Command {
 			if len(args) > 0 {
 				return usagef("unknown command %q: see `hathi --help`", args[0])
 			}
-			fmt.Fprint(a.Stdout, usage)
+			fmt.Fprint(a.Stdout, a.pasteable(usage))
 			return nil
 		}}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usagef("%s: %v: see `%s --help`", c.CommandPath(), err, c.CommandPath())
+		text := err.Error()
+		if better, ok := flagValue(err); ok {
+			text = better
+		}
+		return usagef("%s: %s: see `%s --help`", c.CommandPath(), text, c.CommandPath())
 	})
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) {
 		if c == root {
-			fmt.Fprint(a.Stdout, usage)
+			fmt.Fprint(a.Stdout, a.pasteable(usage))
 			return
 		}
-		fmt.Fprintln(a.Stdout, strings.TrimSpace(c.Long))
+		fmt.Fprintln(a.Stdout, a.pasteable(strings.TrimSpace(c.Long)))
 		if c.HasAvailableLocalFlags() {
 			fmt.Fprintf(a.Stdout, "\nFlags:\n%s", c.LocalFlags().FlagUsages())
 		}

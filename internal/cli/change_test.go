@@ -74,7 +74,7 @@ func TestSwitchover_Refusals(t *testing.T) {
 	}
 	w.fails(1, "No candidates found to switchover to", "switchover", "--force")
 	w.put(dcs.KeyLock, cluster.Lock{Epoch: 2})
-	w.fails(1, "This cluster has no leader: a switchover needs one that works (see `hathi why`, or `hathi failover --to MEMBER`)", "switchover", "--force")
+	w.fails(1, "This cluster has no leader: a switchover needs one that works (see `hathi why -c node.yml`, or `hathi failover --to MEMBER -c node.yml`)", "switchover", "--force")
 	w = demo(t)
 	w.raw(dcs.KeyConfig, `{"pause":true}`)
 	w.fails(1, "Can't schedule switchover in the paused state", "switchover", "--scheduled", "2030-01-01T00:00Z", "--force")
@@ -126,7 +126,7 @@ func TestSwitchover_WhatMayStillHappenIsSaid(t *testing.T) {
 	}}
 	code, _, stderr := w.run("switchover", "--force", "--timeout", "0.3")
 	close(release)
-	want := "hathi: switchover: no answer within 300ms (--timeout): the member that was asked may still carry it out\nthe request stands in the store: watch with `hathi list -w`, see `hathi why`\n"
+	want := "hathi: switchover: no answer within 300ms (--timeout): the member that was asked may still carry it out\nthe request stands in the store: watch with `hathi list -w -c node.yml`, see `hathi why -c node.yml`\n"
 	if code != 1 || stderr != want {
 		t.Errorf("got %d, %s, want %s", code, stderr, want)
 	}
@@ -178,7 +178,7 @@ func TestRestart_IsScheduledAndTakenBack(t *testing.T) {
 	w.answers["pg2 POST /restart"] = answer{code: http.StatusAccepted, text: "Restart scheduled"}
 	w.prints("Success: restart scheduled on member pg2\n", "restart", "pg2", "--force", "--scheduled", "2030-01-01T03:00:00+00:00")
 	w.answers["pg2 POST /restart"] = answer{code: http.StatusConflict, text: "Another restart is already scheduled"}
-	w.fails(1, "another restart is already scheduled on member pg2: `hathi flush restart pg2` takes it back", "restart", "pg2", "--force", "--scheduled", "2030-01-01T03:00Z")
+	w.fails(1, "another restart is already scheduled on member pg2: `hathi flush restart pg2 -c node.yml` takes it back", "restart", "pg2", "--force", "--scheduled", "2030-01-01T03:00Z")
 	w.answers["pg2 DELETE /restart"] = answer{code: 404, text: "no restarts are scheduled"}
 	w.prints("No scheduled restart for member pg2\n", "flush", "restart", "pg2")
 	w.answers["pg2 DELETE /restart"] = answer{code: 200, text: "scheduled restart deleted"}
@@ -224,14 +224,14 @@ func TestReinit_WaitsForTheNewCopy(t *testing.T) {
 	}
 	w.answers["pg2 POST /reinitialize"] = answer{code: 200}
 	code, _, stderr = w.run("reinit", "pg2", "--force", "--wait", "--wait-timeout", "0.1")
-	if code != 1 || !strings.HasSuffix(stderr, "hathi: reinitialize of pg2: not done yet when the wait ended; it goes on there: see `hathi list`\n") {
+	if code != 1 || !strings.HasSuffix(stderr, "hathi: reinitialize of pg2: not done yet when the wait ended; it goes on there: see `hathi list -c node.yml`\n") {
 		t.Errorf("got %d\n%s, want the PostgreSQL of before not to count", code, stderr)
 	}
 }
 
 func TestReinit_Refusals(t *testing.T) {
 	w := demo(t)
-	w.fails(1, "pg1 is the leader, and the leader is not copied anew: switch over first (`hathi switchover`)", "reinit", "pg1", "--force")
+	w.fails(1, "pg1 is the leader, and the leader is not copied anew: switch over first (`hathi switchover -c node.yml`)", "reinit", "pg1", "--force")
 	w.answers["pg2 POST /reinitialize"] = answer{code: 503, text: "Cluster has no leader, can not reinitialize"}
 	w.fails(1, "reinitialize refused by pg2 (503): Cluster has no leader, can not reinitialize", "reinit", "pg2", "--force")
 	w.answers["pg2 POST /reinitialize"] = answer{code: 200, text: "reinitialize started"}

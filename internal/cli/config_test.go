@@ -35,7 +35,7 @@ ttl: 6
 		t.Errorf("got %d, %v, %s", code, err, out)
 	}
 	w.raw(dcs.KeyConfig, "junk")
-	w.fails(1, "the configuration in the store cannot be read: invalid character 'j' looking for beginning of value\nhint: replace it with `hathi edit-config --replace FILE`", "show-config")
+	w.fails(1, "the configuration in the store cannot be read: invalid character 'j' looking for beginning of value\nhint: replace it with `hathi edit-config --replace FILE -c node.yml`", "show-config")
 }
 
 func TestEditConfig_ShowsTheDifferenceWithTypedValues(t *testing.T) {
@@ -190,7 +190,7 @@ func TestResume_NotWhileTheFenceIsDownAndItsHolderSilent(t *testing.T) {
 	code, _, stderr := w.run("resume")
 	if code != 1 || !strings.HasPrefix(stderr, "hathi: pg1 led when the cluster was paused, put its fence down, and does not answer (GET http://127.0.0.1:") ||
 		!strings.HasSuffix(stderr, "got 503 no): nobody but you can tell whether its PostgreSQL still accepts writes, so nobody will take over after the pause\n"+
-			"hint: start its agent again; or make sure that pg1 is off and order another leader, `hathi failover --to MEMBER --force`; `hathi resume --force` resumes nevertheless\n") {
+			"hint: start its agent again; or make sure that pg1 is off and order another leader, `hathi failover --to MEMBER --force -c node.yml`; `hathi resume --force -c node.yml` resumes nevertheless\n") {
 		t.Errorf("got %d, %s", code, stderr)
 	}
 	if got := w.stored(dcs.KeyConfig); got != `{"pause":true}` {

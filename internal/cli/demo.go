@@ -68,6 +68,12 @@ func (a *App) demoCommand() *cobra.Command {
 				return usagef("--dir is empty: name a directory, or leave the flag out for %s", d.defaultDir())
 			case cmd.Flags().Changed("nodes") && d.options.Nodes == 0:
 				return usagef("--nodes 0: want 1 to 7")
+			case cmd.Flags().Changed("write-port") && d.options.WritePort == 0:
+				return usagef("--write-port 0: want 1 to 65535")
+			case cmd.Flags().Changed("read-port") && d.options.ReadPort == 0:
+				return usagef("--read-port 0: want 1 to 65535")
+			case cmd.Flags().Changed("ttl") && d.options.TTL == 0:
+				return usagef("--ttl 0: want 3s to 10m")
 			}
 			return nil
 		}}
@@ -129,12 +135,14 @@ func (d *demoCmd) find() (*demo.Layout, error) {
 	}
 	l, err := demo.Find(d.dir)
 	if errors.Is(err, demo.ErrNone) {
-		return nil, fmt.Errorf("there is no demo in %s: make one with `hathi demo --dir %s`", d.dir, d.dir)
+		return nil, fmt.Errorf("there is no demo in %s: make one with `hathi demo --dir %s`", d.dir, shellWord(d.dir))
 	}
 	return l, err
 }
 
-func (d *demoCmd) say(format string, args ...any) { fmt.Fprintf(d.a.Stderr, format+"\n", args...) }
+func (d *demoCmd) say(format string, args ...any) {
+	fmt.Fprintln(d.a.Stderr, d.a.pasteable(fmt.Sprintf(format, args...)))
+}
 
 // prepare finds the demo or makes it, and checks that it can be started.
 func (d *demoCmd) prepare() (*demo.Layout, *runAs, error) {
@@ -147,7 +155,7 @@ func (d *demoCmd) prepare() (*demo.Layout, *runAs, error) {
 		return nil, nil, err
 	}
 	if _, err := supervise.Dial(context.Background(), filepath.Join(d.dir, "run", "supervise")); !fresh && err == nil {
-		return nil, nil, fmt.Errorf("the demo in %s is running already: see `hathi demo status --dir %s`", d.dir, d.dir)
+		return nil, nil, fmt.Errorf("the demo in %s is running already: see `hathi demo status --dir %s`", d.dir, shellWord(d.dir))
 	}
 	if fresh {
 		if l, err = demo.Plan(d.dir, d.options); err != nil {
@@ -222,7 +230,7 @@ func orDefault(s string) string {
 func (d *demoCmd) unchanged(l *demo.Layout) error {
 	o := d.options
 	differs := func(flag string, want, have any) error {
-		return fmt.Errorf("the demo in %s was made with %s %v, not %v: leave the flag out, or destroy it first (`hathi demo destroy --dir %s`)", d.dir, flag, have, want, d.dir)
+		return fmt.Errorf("the demo in %s was made with %s %v, not %v: leave the flag out, or destroy it first (`hathi demo destroy --dir %s`)", d.dir, flag, have, want, shellWord(d.dir))
 	}
 	offset := 0
 	if plain, err := demo.Plan(d.dir, demo.Options{}); err == nil {
@@ -240,9 +248,9 @@ func (d *demoCmd) unchanged(l *demo.Layout) error {
 	case o.ReadPort != 0 && o.ReadPort != l.Router.Read:
 		return differs("--read-port", o.ReadPort, l.Router.Read)
 	case o.TTL != 0 && o.TTL != l.TTL:
-		return fmt.Errorf("the demo in %s exists already: change the lease with `hathi edit-config --dir %s -s ttl=%g`", d.dir, d.dir, o.TTL.Seconds())
+		return fmt.Errorf("the demo in %s exists already: change the lease with `hathi edit-config --dir %s -s ttl=%g`", d.dir, shellWord(d.dir), o.TTL.Seconds())
 	case o.Sync != "" && o.Sync != l.Sync:
-		return fmt.Errorf("the demo in %s exists already: change it with `hathi edit-config --dir %s -s synchronous_mode=%s`", d.dir, d.dir, o.Sync)
+		return fmt.Errorf("the demo in %s exists already: change it with `hathi edit-config --dir %s -s synchronous_mode=%s`", d.dir, shellWord(d.dir), o.Sync)
 	}
 	return nil
 }
@@ -273,7 +281,7 @@ func (d *demoCmd) serveUntil(ctx context.Context, l *demo.Layout, who *runAs, lo
 	s := supervise.New(supervise.Config{Dir: d.superviseDir(l), Logger: log})
 	if err := s.Open(ctx); err != nil {
 		if errors.Is(err, supervise.ErrRunning) {
-			return fmt.Errorf("the demo in %s is running already: see `hathi demo status --dir %s`", d.dir, d.dir)
+			return fmt.Errorf("the demo in %s is running already: see `hathi demo status --dir %s`", d.dir, shellWord(d.dir))
 		}
 		return err
 	}
@@ -349,7 +357,7 @@ func (d *demoCmd) run(ctx context.Context) error {
 	d.say("stopping ...")
 	err = <-ended
 	if err == nil {
-		d.say("stopped; the data is kept: `hathi demo --dir %s` starts it again", d.dir)
+		d.say("stopped; the data is kept: `hathi demo --dir %s` starts it again", shellWord(d.dir))
 	}
 	return err
 }
@@ -399,7 +407,7 @@ func (d *demoCmd) stop(ctx context.Context) error {
 		if errors.Is(err, supervise.ErrNotRunning) {
 			for _, n := range l.Nodes {
 				if list, lerr := process.List(l.DataDir(n.Name), 0); lerr == nil && len(list) > 0 {
-					return fmt.Errorf("the supervisor of the demo in %s is gone, but PostgreSQL of %s still runs: `hathi demo start --dir %s` takes it over, and `hathi demo stop` then stops it", d.dir, n.Name, d.dir)
+					return fmt.Errorf("the supervisor of the demo in %s is gone, but PostgreSQL of %s still runs: `hathi demo start --dir %s` takes it over, and `hathi demo stop --dir %s` then stops it", d.dir, n.Name, shellWord(d.dir), shellWord(d.dir))
 				}
 			}
 			d.say("the demo in %s is not running", d.dir)
@@ -407,7 +415,7 @@ func (d *demoCmd) stop(ctx context.Context) error {
 		}
 		return err
 	}
-	d.say("stopped; the data is kept: `hathi demo start --dir %s` starts it again", d.dir)
+	d.say("stopped; the data is kept: `hathi demo start --dir %s` starts it again", shellWord(d.dir))
 	return nil
 }
 

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -196,19 +195,9 @@ func tryWrite(ctx context.Context, l *demo.Layout) error {
 	return err
 }
 
-// typed is this program as the user would type it.
-func (d *demoCmd) typed() string {
-	if wd, err := os.Getwd(); err == nil {
-		if rel, ok := strings.CutPrefix(d.a.Exe, wd+"/"); ok {
-			return "./" + rel
-		}
-	}
-	return d.a.Exe
-}
-
 // introduce prints how to connect and what to try.
 func (d *demoCmd) introduce(l *demo.Layout) {
-	exe := d.typed()
+	exe, dir := d.a.called(), shellWord(d.dir)
 	victim := cmp.Or(d.leads, l.Nodes[0].Name)
 	fmt.Fprintf(d.a.Stdout, `
 Connect (paste as they are; the password is in a file that the string names):
@@ -222,7 +211,7 @@ Three things to try:
   kill a primary   kill -9 $(head -1 %s)     # while %s leads; then watch
 
   what happened and why: %s why --dir %s      stop: %s demo stop --dir %s
-`, l.WriteURI(), l.ReadURI(), l.MultiHostURI(), exe, d.dir, exe, d.dir, l.DataDir(victim)+"/postmaster.pid", victim, exe, d.dir, exe, d.dir)
+`, l.WriteURI(), l.ReadURI(), l.MultiHostURI(), exe, dir, exe, dir, shellWord(l.DataDir(victim)+"/postmaster.pid"), victim, exe, dir, exe, dir)
 }
 
 // watch shows the cluster until ctx ends.
@@ -268,17 +257,17 @@ func (d *demoCmd) picture(ctx context.Context, g *glimpse, style term.Style, hei
 	for _, e := range g.events(ctx, max(3, min(10, height-len(lines)-12))) {
 		lines = append(lines, fmt.Sprintf("%s  %-5s %s", e.At.Local().Format("15:04:05.000"), e.Node, e.Why))
 	}
-	exe := d.typed()
+	exe, dir := d.a.called(), shellWord(d.dir)
 	leader := v.Lock.Node
 	if leader == "" {
 		leader = g.l.Nodes[0].Name
 	}
 	try := func(what, command string) string { return style.Dim(fmt.Sprintf("%-16s", what)) + style.Cyan(command) }
 	return append(lines, "", style.Bold("Connect and try, from another terminal"),
-		try("writes", fmt.Sprintf("psql \"$(%s dsn --router --dir %s)\"", exe, d.dir)),
-		try("reads", fmt.Sprintf("psql \"$(%s dsn --router --read --dir %s)\"", exe, d.dir)),
-		try("switch over", fmt.Sprintf("%s switchover --dir %s --force", exe, d.dir)),
-		try("kill the primary", fmt.Sprintf("kill -9 $(head -1 %s/postmaster.pid)", g.l.DataDir(leader))),
+		try("writes", fmt.Sprintf("psql \"$(%s dsn --router --dir %s)\"", exe, dir)),
+		try("reads", fmt.Sprintf("psql \"$(%s dsn --router --read --dir %s)\"", exe, dir)),
+		try("switch over", fmt.Sprintf("%s switchover --dir %s --force", exe, dir)),
+		try("kill the primary", fmt.Sprintf("kill -9 $(head -1 %s)", shellWord(g.l.DataDir(leader)+"/postmaster.pid"))),
 		style.Dim("Ctrl-C stops everything; the data is kept"))
 }
 
@@ -360,7 +349,7 @@ func (d *demoCmd) status(ctx context.Context) error {
 	}
 	c, err := supervise.Dial(ctx, d.superviseDir(l))
 	if err != nil {
-		fmt.Fprintf(d.a.Stdout, "the demo in %s is not running: `hathi demo start --dir %s` starts it\n", d.dir, d.dir)
+		fmt.Fprintln(d.a.Stdout, d.a.pasteable(fmt.Sprintf("the demo in %s is not running: `hathi demo start --dir %s` starts it", d.dir, shellWord(d.dir))))
 		return silentError{1}
 	}
 	report, err := c.Status(ctx)

@@ -167,7 +167,7 @@ func (p *pauseCommand) await(ctx context.Context, t *target) error {
 				return fmt.Errorf("%s members didn't recognize the %s state within %s", orNone(missing), done, p.find.timeout.String())
 			}
 			fmt.Fprintf(p.app.Stdout, "Success: cluster management is %s\n", done)
-			fmt.Fprintf(p.app.Stderr, "hathi: warning: not confirmed by %s yet: see `hathi list`\n", strings.Join(missing, ", "))
+			fmt.Fprintln(p.app.Stderr, p.app.pasteable(fmt.Sprintf("hathi: warning: not confirmed by %s yet: see `hathi list`", strings.Join(missing, ", "))))
 			return nil
 		}
 	}

@@ -138,7 +138,9 @@ func (f *finder) load() (*config.Config, string, error) {
 	}
 	switch {
 	case path != "":
+		a.pointed = "-c " + shellWord(path)
 	case f.dir != "":
+		a.pointed = "--dir " + shellWord(f.dir)
 		dir, err := filepath.Abs(f.dir) // connection strings hold paths of its files
 		if err != nil {
 			return nil, "", fmt.Errorf("%s: %w", f.dir, err)
@@ -293,7 +295,7 @@ func (t *target) unreachable(what string, err error) error {
 	if t.demo != nil {
 		dir := t.demo.Dir()
 		if _, e := supervise.Dial(context.Background(), filepath.Join(dir, "run", "supervise")); errors.Is(e, supervise.ErrNotRunning) {
-			return fmt.Errorf("%s cluster %s: the demo in %s is not running: `hathi demo start --dir %s` starts it", what, t.name, dir, dir)
+			return fmt.Errorf("%s cluster %s: the demo in %s is not running: `hathi demo start --dir %s` starts it", what, t.name, dir, shellWord(dir))
 		}
 	}
 	return fmt.Errorf("%s cluster %s: %s does not answer as it should:\n  %w\nhint: look whether etcd runs there and more than half of its members are up, and whether the addresses and certificates in %s are right",

@@ -129,6 +129,10 @@ func Plan(dir string, o Options) (*Layout, error) {
 		return nil, fmt.Errorf("--ttl %s: want 3s to 10m; below 3s one election of etcd could end a healthy leadership", o.TTL)
 	case o.Sync != "quorum" && o.Sync != "on" && o.Sync != "off":
 		return nil, fmt.Errorf("--sync %s: want quorum, on or off", o.Sync)
+	case o.WritePort < 1 || o.WritePort > 65535:
+		return nil, fmt.Errorf("--write-port %d: want 1 to 65535", o.WritePort)
+	case o.ReadPort < 1 || o.ReadPort > 65535:
+		return nil, fmt.Errorf("--read-port %d: want 1 to 65535", o.ReadPort)
 	case o.Offset < 0 || o.Offset > 40000:
 		return nil, fmt.Errorf("--offset %d: want 0 to 40000", o.Offset)
 	}
