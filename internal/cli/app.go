@@ -126,7 +126,7 @@ func (a *App) root() *cobra.Command {
 			if len(args) > 0 {
 				return usagef("unknown command %q: see `hathi --help`", args[0])
 			}
-			fmt.Fprint(a.Stdout, a.pasteable(usage))
+			fmt.Fprint(a.Stdout, a.help(usage))
 			return nil
 		}}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -138,10 +138,10 @@ func (a *App) root() *cobra.Command {
 	})
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) {
 		if c == root {
-			fmt.Fprint(a.Stdout, a.pasteable(usage))
+			fmt.Fprint(a.Stdout, a.help(usage))
 			return
 		}
-		fmt.Fprintln(a.Stdout, a.pasteable(strings.TrimSpace(c.Long)))
+		fmt.Fprintln(a.Stdout, a.help(strings.TrimSpace(c.Long)))
 		if c.HasAvailableLocalFlags() {
 			fmt.Fprintf(a.Stdout, "\nFlags:\n%s", c.LocalFlags().FlagUsages())
 		}

@@ -167,7 +167,7 @@ func (d *demoCmd) prepare() (*demo.Layout, *runAs, error) {
 	bin := l.BinDir
 	if bin == "" {
 		if _, err = postgres.FindBinDir(0); err != nil {
-			return nil, nil, fmt.Errorf("PostgreSQL is not installed: %w\n  hint: apt-get install postgresql (13 or later), or name the directory of its programs with --bin-dir", err)
+			return nil, nil, fmt.Errorf("PostgreSQL 13 to 18 is not installed: there is no server program under /usr/lib/postgresql or on PATH\n  hint: apt-get install postgresql, or name the directory of its programs with --bin-dir")
 		}
 	} else if _, err := os.Stat(filepath.Join(bin, "postgres")); err != nil {
 		return nil, nil, fmt.Errorf("--bin-dir %s holds no program postgres: %w", bin, err)

@@ -43,8 +43,11 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// ours are the commands in a text: in quotation marks of either kind, or at the beginning of a line.
-var ours = regexp.MustCompile("(?m)(`|\"|^ *)hathi ([a-z][a-z-]*|--help|COMMAND)([^`\"\n]*)(`|\"|$)")
+// quoted are commands in a text, in quotation marks of either kind; first, those that begin a line.
+var (
+	quoted = regexp.MustCompile("(`|\")hathi ([a-z][a-z-]*|--help|COMMAND)([^`\"\n]*)(`|\")")
+	first  = regexp.MustCompile(`(?m)^( *)hathi ([a-z][a-z-]*)( |\||$)`)
+)
 
 // onACluster are the commands that take a cluster.
 var onACluster = []string{"list", "topology", "history", "why", "dsn", "query", "switchover", "failover", "restart", "reinit", "reload",
@@ -53,17 +56,21 @@ var onACluster = []string{"list", "topology", "history", "why", "dsn", "query", 
 // others are the commands that do not, and what stands for one.
 var others = []string{"demo", "run", "etcd", "router", "validate", "version", "guardian", "demo-app", "--help", "COMMAND"}
 
-// pasteable puts the program into a text as the user called it, and into commands in backquotes the
-// cluster that was named on the command line.
+func isCommand(word string) bool {
+	return slices.Contains(onACluster, word) || slices.Contains(others, word)
+}
+
+// pasteable puts the program into the commands of a text as the user called it, and where they are in
+// backquotes the cluster that was named on the command line.
 func (a *App) pasteable(text string) string {
-	return ours.ReplaceAllStringFunc(text, func(m string) string {
-		p := ours.FindStringSubmatch(m)
+	return quoted.ReplaceAllStringFunc(text, func(m string) string {
+		p := quoted.FindStringSubmatch(m)
 		before, command, rest, after := p[1], p[2], p[3], p[4]
-		if !slices.Contains(onACluster, command) && !slices.Contains(others, command) {
+		if !isCommand(command) {
 			return m // a sentence about hathi
 		}
 		if a.pointed != "" && before == "`" && after == "`" && slices.Contains(onACluster, command) &&
-			!strings.Contains(rest, "--dir ") && !strings.Contains(rest, "-c ") {
+			!strings.Contains(rest, "--dir ") && !strings.Contains(rest, "-c ") && !strings.Contains(rest, "--help") {
 			if flags, sql, ok := strings.Cut(rest, " -- "); ok {
 				rest = flags + " " + a.pointed + " -- " + sql
 			} else {
@@ -71,6 +78,17 @@ func (a *App) pasteable(text string) string {
 			}
 		}
 		return before + a.called() + " " + command + rest + after
+	})
+}
+
+// help is pasteable for the text of a help page, where commands begin lines.
+func (a *App) help(text string) string {
+	return first.ReplaceAllStringFunc(a.pasteable(text), func(m string) string {
+		p := first.FindStringSubmatch(m)
+		if !isCommand(p[2]) {
+			return m
+		}
+		return p[1] + a.called() + " " + p[2] + p[3]
 	})
 }
 

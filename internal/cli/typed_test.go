@@ -17,7 +17,7 @@ func TestPasteable(t *testing.T) {
 		{"bin/hathi", "-c n.yml", "`hathi query -m pg1 -- select 1`", "`bin/hathi query -m pg1 -c n.yml -- select 1`"},
 		{"bin/hathi", "-c n.yml", "`hathi demo status`, `hathi --help`", "`bin/hathi demo status`, `bin/hathi --help`"},
 		{"my dir/hathi", "", "`hathi list`", "`'my dir/hathi' list`"},
-		{"bin/hathi", "", "hathi runs and operates PostgreSQL.\n  hathi list     members\nhathi list [-w]", "hathi runs and operates PostgreSQL.\n  bin/hathi list     members\nbin/hathi list [-w]"},
+		{"bin/hathi", "-c n.yml", "hathi demo: unknown flag: see `hathi list --help`", "hathi demo: unknown flag: see `bin/hathi list --help`"},
 		{"bin/hathi", "", "until \"hathi resume\"", "until \"bin/hathi resume\""},
 		{"bin/hathi", "", "no agent of hathi listens; is hathi list a word", "no agent of hathi listens; is hathi list a word"},
 	} {
@@ -25,6 +25,15 @@ func TestPasteable(t *testing.T) {
 		if got := a.pasteable(tt.in); got != tt.want {
 			t.Errorf("%q as %q on %q: got %q, want %q", tt.in, tt.called, tt.pointed, got, tt.want)
 		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	a := &App{Called: "bin/hathi"}
+	in := "hathi runs and operates PostgreSQL.\n  hathi list     members\n  hathi restart|reinit MEMBER\nhathi list [-w]\nhathi: see `hathi why`"
+	want := "hathi runs and operates PostgreSQL.\n  bin/hathi list     members\n  bin/hathi restart|reinit MEMBER\nbin/hathi list [-w]\nhathi: see `bin/hathi why`"
+	if got := a.help(in); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/atomicfile"
@@ -231,11 +232,18 @@ func Find(dir string) (*Layout, error) {
 		}
 		return nil, fmt.Errorf("%w: %s is not empty and has no %s (it holds %s): choose another --dir, or empty it", ErrForeign, dir, manifest, some(entries))
 	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil, fmt.Errorf("%w: %s is a file, or lies below one: choose another --dir", ErrForeign, dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the demo in %s: %w", dir, err)
 	}
 	l := &Layout{dir: dir}
-	if err := json.Unmarshal(b, l); err != nil || len(l.Nodes) == 0 {
+	err = json.Unmarshal(b, l)
+	if err == nil && len(l.Nodes) == 0 {
+		err = errors.New("it names no nodes")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %s cannot be read (%v): move the directory away", ErrForeign, filepath.Join(dir, manifest), err)
 	}
 	if l.Version != layoutVersion {
