@@ -152,7 +152,7 @@ Example:
 			for _, p := range problems {
 				fmt.Fprintf(a.Stdout, "%s: %s\n", p.Severity, p)
 				if p.Hint != "" {
-					fmt.Fprintf(a.Stdout, "  hint: %s\n", p.Hint)
+					fmt.Fprintf(a.Stdout, "  hint: %s\n", a.pasteable(p.Hint))
 				}
 			}
 			errs, warns := len(problems.Errors()), len(problems.Warnings())
