@@ -103,7 +103,7 @@ type identity struct {
 	now atomic.Pointer[binding] // read without waiting for the disk
 
 	mu     sync.Mutex // held by those who change it, and while it is written
-	starts int        // of the server, by this process
+	starts int        // of the server by this process, and directories made anew
 }
 
 // load reads the file, and makes one where there is none. That of an earlier version holds the identity
@@ -171,7 +171,7 @@ func (d *identity) get() binding {
 	return binding{}
 }
 
-// generation counts the starts of the server. It is asked for before a control file is read.
+// generation counts the starts of the server and the directories made. It is asked for before a control file is read.
 func (d *identity) generation() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -199,15 +199,24 @@ func (d *identity) check(cd postgres.ControlData, generation int) (replaced stri
 	return replaced, nil
 }
 
-// note takes down how far the control file of a running server is.
-func (d *identity) note(cd postgres.ControlData) error {
+// plain says that what lies there is the bound directory in its place: nothing has to be decided.
+func (d *identity) plain(cd postgres.ControlData) bool {
+	f, err := d.locate(cd)
+	b := d.get()
+	return err == nil && b.SystemID != "" && b.Dir.same(f.Dir) && b.Control.same(f.Control) && b.judge(f) == ""
+}
+
+// note takes down how far the control file is, and whether it showed a clean stop; it decides nothing.
+func (d *identity) note(cd postgres.ControlData, generation int) error {
 	f, err := d.find(cd)
 	if err != nil {
 		return err
 	}
-	f.Stopped = false
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.starts != generation {
+		return nil // it was started, or made anew, since the control file was read
+	}
 	if b := d.get(); b.SystemID != f.SystemID || !b.Dir.same(f.Dir) || !b.Control.same(f.Control) || b.judge(f) != "" {
 		return nil // that is judged when it has stopped
 	}
@@ -224,6 +233,7 @@ func (d *identity) bind(cd postgres.ControlData) error {
 	return d.change(func(b *binding) {
 		*b = b.seen(f, "")
 		b.Replaced = ""
+		d.starts++
 	})
 }
 
@@ -249,25 +259,31 @@ func (d *identity) change(f func(*binding)) error {
 	return d.put(next)
 }
 
-// find looks at the directory. What it returns is on the disk: a binding must not be newer than the
-// control file that a power cut leaves.
-func (d *identity) find(cd postgres.ControlData) (found, error) {
+// locate looks at the directory.
+func (d *identity) locate(cd postgres.ControlData) (found, error) {
 	f := found{SystemID: cd.SystemID, Timeline: cd.Timeline, Checkpoint: cd.Checkpoint, Stopped: cd.State == postgres.ControlShutDown}
 	var err error
 	if f.Dir, err = identify(d.dir); err != nil {
 		return found{}, err
 	}
-	control := controlFile(d.dir)
-	if f.Control, err = identify(control); err != nil {
+	f.Control, err = identify(controlFile(d.dir))
+	return f, err
+}
+
+// find is locate for what is to be kept: it is on the disk then, because a binding must not be newer
+// than the control file that a power cut leaves.
+func (d *identity) find(cd postgres.ControlData) (found, error) {
+	f, err := d.locate(cd)
+	if err != nil {
 		return found{}, err
 	}
-	c, err := os.Open(control)
+	c, err := os.Open(controlFile(d.dir))
 	if err != nil {
 		return found{}, err
 	}
 	defer c.Close()
 	if err := c.Sync(); err != nil {
-		return found{}, fmt.Errorf("flush %s: %w", control, err)
+		return found{}, fmt.Errorf("flush the control file: %w", err)
 	}
 	return f, nil
 }

@@ -187,6 +187,7 @@ func (r *rig) crash() {
 func (r *rig) look() ha.Database {
 	r.t.Helper()
 	db := r.Observe(within(r.t))
+	r.wg.Wait() // what it notes is on the disk
 	if db.Phase != ha.Down {
 		r.t.Fatalf("PostgreSQL is %s, want it down", db.Phase)
 	}
@@ -482,6 +483,11 @@ func TestIdentity_AStartEndsACleanStop(t *testing.T) {
 	before := d.generation()
 	if err := d.started(); err != nil || d.get().Stopped {
 		t.Fatalf("got %+v %v, want the stop to be over", d.get(), err)
+	}
+	late := cd
+	late.Checkpoint = 900
+	if err := d.note(late, before); err != nil || d.get().Stopped || d.get().Checkpoint != 500 {
+		t.Errorf("got %+v %v, want what was read before the start not to be noted", d.get(), err)
 	}
 	if _, err := d.check(cd, before); err != nil || d.get().Stopped {
 		t.Errorf("got %+v %v, want what was read before the start not to count", d.get(), err)

@@ -166,14 +166,26 @@ func (i *Instance) Identify(ctx context.Context) error {
 // ID is the identity of the data directory as this node's; the lock names it.
 func (i *Instance) ID() string { return i.identity.get().ID }
 
-// verify looks whether the directory is the one that this member had.
+// verify looks whether the directory is the one that this member had. In the ordinary case nothing waits
+// for the disk: a hand-over may be under way.
 func (i *Instance) verify(cd postgres.ControlData, generation int) {
+	if i.identity.plain(cd) {
+		i.wg.Go(func() { i.note(cd, generation) })
+		return
+	}
 	replaced, err := i.identity.check(cd, generation)
 	if err != nil {
 		i.c.Log.Warn("the identity of the data directory could not be kept", "err", err)
 	}
 	if replaced != "" {
 		i.c.Log.Warn("the data directory is not the one that this member had: it does not lead by right of what it was", "why", replaced, "instance", i.ID())
+	}
+}
+
+// note keeps how far the control file is.
+func (i *Instance) note(cd postgres.ControlData, generation int) {
+	if err := i.identity.note(cd, generation); err != nil && i.ctx.Err() == nil {
+		i.c.Log.Debug("how far the control file is was not noted", "err", err)
 	}
 }
 

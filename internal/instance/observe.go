@@ -211,12 +211,9 @@ func (i *Instance) noteControl(now time.Duration) {
 	i.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(i.ctx, controlWithin)
 		defer cancel()
-		cd, err := i.pg.Control(ctx)
-		if err == nil {
-			err = i.identity.note(cd)
-		}
-		if err != nil && i.ctx.Err() == nil {
-			i.c.Log.Debug("how far the control file is was not noted", "err", err)
+		generation := i.identity.generation()
+		if cd, err := i.pg.Control(ctx); err == nil {
+			i.note(cd, generation)
 		}
 	})
 }
