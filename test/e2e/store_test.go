@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hathi-ha/hathi/internal/cluster"
 	"github.com/hathi-ha/hathi/internal/demo"
 	"github.com/hathi-ha/hathi/internal/process"
 )
@@ -136,7 +137,7 @@ func TestAllOff(t *testing.T) {
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
 		c.sub(t, fmt.Sprint("order ", order), func() {
 			// The leader first in the list of nodes, so that an order says when it returns.
-			w, nodes := c.blackout()
+			w, nodes, _ := c.blackout()
 			// Two nodes are a majority of etcd and of the quorum; the third comes late.
 			c.startNode(nodes[order[0]])
 			c.stays(time.Second, "one node of three does not lead", func() error {
@@ -146,7 +147,7 @@ func TestAllOff(t *testing.T) {
 				return nil
 			})
 			c.startNode(nodes[order[1]])
-			w.held(c.leader())
+			w.held(c.renewing())
 			c.healthy(nodes[order[0]], nodes[order[1]])
 			c.startNode(nodes[order[2]])
 			c.healthy(c.names()...)
@@ -181,20 +182,21 @@ func TestAllOff_Async(t *testing.T) {
 	c := up(t, demo.Options{Sync: "off"})
 	for _, order := range [][]int{{0, 1, 2}, {1, 0, 2}, {1, 2, 0}} {
 		c.sub(t, fmt.Sprint("order ", order), func() {
-			w, nodes := c.blackout()
+			w, nodes, before := c.blackout()
 			lead := nodes[0]
 			for _, k := range order {
 				if nodes[k] == lead && k != order[0] {
 					c.stays(2*time.Second, "nobody leads while the last leader is away", func() error {
-						if n, err := c.leads(); err == nil {
-							return errors.New(n + " leads")
+						v, err := c.tryView()
+						if l := v.Lock; err == nil && (l.Node != before.Node || l.Epoch != before.Epoch) {
+							return fmt.Errorf("%q took the lock in epoch %d", l.Node, l.Epoch)
 						}
 						return nil
 					})
 				}
 				c.startNode(nodes[k])
 			}
-			if got := c.leader(); got != lead {
+			if got := c.renewing(); got != lead {
 				t.Errorf("got %s as the leader, want the last one, %s", got, lead)
 			}
 			w.held(lead)
@@ -205,16 +207,42 @@ func TestAllOff_Async(t *testing.T) {
 	}
 }
 
-// blackout kills everything under load. The last leader is the first of the nodes.
-func (c *rig) blackout() (w *writers, nodes []string) {
+// blackout kills everything under load. The last leader is the first of the nodes; the lock stays in the
+// store as it was.
+func (c *rig) blackout() (w *writers, nodes []string, before cluster.Lock) {
 	c.t.Helper()
 	lead := c.leader()
 	nodes = append([]string{lead}, c.others(lead)...)
 	w = c.write(4)
 	w.more(100)
+	before = c.view().Lock
 	c.powerOff(nodes...)
 	w.end()
-	return w, nodes
+	return w, nodes, before
+}
+
+// renewing waits until somebody leads who is there: his lock changes.
+func (c *rig) renewing() (name string) {
+	c.t.Helper()
+	var first cluster.Lock
+	c.await(60*time.Second, "somebody leads and renews the lock", func() error {
+		v, err := c.tryView()
+		switch l := v.Lock; {
+		case err != nil:
+			return err
+		case first.Epoch == 0:
+			first = l
+			return errors.New("looked at once")
+		case l.Epoch == first.Epoch && l.Seq == first.Seq:
+			return fmt.Errorf("the lock of %s stands still", l.Node)
+		case !l.Held() || !l.Ready:
+			return fmt.Errorf("%q holds the lock and does not accept writes yet", l.Node)
+		default:
+			name = l.Node
+			return nil
+		}
+	})
+	return name
 }
 
 // held fails when a node has not every write that was acknowledged.
