@@ -12,8 +12,8 @@ func TestPasteable(t *testing.T) {
 	for _, tt := range []struct{ called, pointed, in, want string }{
 		{"", "", "see `hathi list`", "see `hathi list`"},
 		{"bin/hathi", "", "see `hathi list` and `hathi why`", "see `bin/hathi list` and `bin/hathi why`"},
-		{"bin/hathi", "--dir /tmp/d", "see `hathi list -w`, or `hathi failover --to MEMBER`", "see `bin/hathi list -w --dir /tmp/d`, or `bin/hathi failover --to MEMBER --dir /tmp/d`"},
-		{"bin/hathi", "--dir /tmp/d", "`hathi edit-config --dir /x -s ttl=6`", "`bin/hathi edit-config --dir /x -s ttl=6`"},
+		{"bin/hathi", "--dir /srv/d", "see `hathi list -w`, or `hathi failover --to MEMBER`", "see `bin/hathi list -w --dir /srv/d`, or `bin/hathi failover --to MEMBER --dir /srv/d`"},
+		{"bin/hathi", "--dir /srv/d", "`hathi edit-config --dir /x -s ttl=6`", "`bin/hathi edit-config --dir /x -s ttl=6`"},
 		{"bin/hathi", "-c n.yml", "`hathi query -m pg1 -- select 1`", "`bin/hathi query -m pg1 -c n.yml -- select 1`"},
 		{"bin/hathi", "-c n.yml", "`hathi demo status`, `hathi --help`", "`bin/hathi demo status`, `bin/hathi --help`"},
 		{"my dir/hathi", "", "`hathi list`", "`'my dir/hathi' list`"},
