@@ -190,7 +190,7 @@ func (d *demoCmd) prepare() (*demo.Layout, *runAs, error) {
 		if err := room(d.dir, len(l.Nodes)); err != nil {
 			return nil, nil, err
 		}
-		d.say("making a demo of %d nodes in %s", len(l.Nodes), d.dir)
+		d.say("making a demo of %s in %s", counted(len(l.Nodes), "node"), d.dir)
 		if err := os.MkdirAll(d.dir, 0o755); err != nil {
 			return nil, nil, fmt.Errorf("make %s: %w", d.dir, err)
 		}
