@@ -38,7 +38,8 @@ type binding struct {
 	SystemID string `json:"system_id,omitempty"` // empty: not bound yet
 	Dir      fileID `json:"directory"`
 	Control  fileID `json:"control_file"`
-	// Timeline and Checkpoint are those of the newest control file seen.
+	// Timeline and Checkpoint are those of the newest control file seen; 0 after a copy or a rewind, until
+	// the server has written its own.
 	Timeline   uint32      `json:"timeline,omitempty"`
 	Checkpoint cluster.LSN `json:"checkpoint,omitempty"`
 	// Stopped says that it showed the clean stop of a primary, and that nothing was started since.
@@ -65,6 +66,9 @@ type found struct {
 	Timeline     uint32
 	Checkpoint   cluster.LSN
 	Stopped      bool // cleanly, as a primary: a standby may have received more than its control file tells
+	// Copy says that a backup label is there, of a copy or a rewind: the server will begin at what the
+	// label says and set the control file back to it. Timeline and Checkpoint tell nothing, and are 0.
+	Copy bool
 }
 
 // judge says why f is not the directory of b; "" when it is.
@@ -75,6 +79,8 @@ func (b binding) judge(f found) (replaced string) {
 		return ""
 	case f.SystemID != b.SystemID:
 		return fmt.Sprintf("its system identifier is %s, and was %s", f.SystemID, b.SystemID)
+	case older && f.Copy:
+		return "it is a copy that was never started"
 	case older:
 		return fmt.Sprintf("its last checkpoint is at %s on timeline %d, older than the one seen here before, at %s on timeline %d", f.Checkpoint, f.Timeline, b.Checkpoint, b.Timeline)
 	case b.Stopped && f.Stopped && f.Timeline == b.Timeline && f.Checkpoint == b.Checkpoint:
@@ -266,8 +272,13 @@ func (d *identity) locate(cd postgres.ControlData) (found, error) {
 	if f.Dir, err = identify(d.dir); err != nil {
 		return found{}, err
 	}
-	f.Control, err = identify(controlFile(d.dir))
-	return f, err
+	if f.Control, err = identify(controlFile(d.dir)); err != nil {
+		return found{}, err
+	}
+	if _, err := os.Lstat(filepath.Join(d.dir, "backup_label")); err == nil {
+		f.Copy, f.Stopped, f.Timeline, f.Checkpoint = true, false, 0, 0
+	}
+	return f, nil
 }
 
 // find is locate for what is to be kept: it is on the disk then, because a binding must not be newer

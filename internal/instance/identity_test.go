@@ -2,6 +2,7 @@ package instance
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -41,6 +42,9 @@ func TestBinding_Judge(t *testing.T) {
 		{"an older checkpoint", bound, with(here, func(f *found) { f.Checkpoint = 499 }), "older"},
 		{"an older timeline whose checkpoint lies behind", bound, with(here, func(f *found) { f.Timeline, f.Checkpoint = 2, 900 }), "older"},
 		{"older, after a clean stop", stopped, with(here, func(f *found) { f.Checkpoint, f.Stopped = 400, true }), "older"},
+		{"a copy put in its place", bound, with(moved, func(f *found) { f.Copy, f.Timeline, f.Checkpoint = true, 0, 0 }), "never started"},
+		{"the copy that hathi made", binding{ID: "x", SystemID: "1", Dir: dir, Control: control}, with(here, func(f *found) { f.Copy, f.Timeline, f.Checkpoint = true, 0, 0 }), ""},
+		{"the copy that hathi made, begun", binding{ID: "x", SystemID: "1", Dir: dir, Control: control}, with(here, func(f *found) { f.Timeline, f.Checkpoint = 2, 100 }), ""},
 		{"another directory", bound, with(here, func(f *found) { f.Dir.Inode = 11 }), "another directory"},
 		{"another directory with the inode of the old one", bound, with(here, func(f *found) { f.Dir.Born = 101 }), "another directory"},
 		{"other files", bound, with(here, func(f *found) { f.Control.Inode = 21 }), "written anew"},
@@ -491,5 +495,54 @@ func TestIdentity_AStartEndsACleanStop(t *testing.T) {
 	}
 	if _, err := d.check(cd, before); err != nil || d.get().Stopped {
 		t.Errorf("got %+v %v, want what was read before the start not to count", d.get(), err)
+	}
+}
+
+// A server that starts from a backup label sets its control file back to what the label says. pg_rewind
+// leaves one, and so does a copy: that is no older directory.
+func TestIdentity_ABackupLabelSetsTheControlFileBack(t *testing.T) {
+	r := newRig(t)
+	r.run()
+	old, err := r.pg.Control(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // what came after the label
+		if err := r.pg.Checkpoint(within(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.crash()
+	id := r.ID()
+	segment := fmt.Sprintf("%08X%08X%08X", old.Timeline, uint64(old.Redo)>>32, uint64(old.Redo)&0xffffffff/uint64(old.WALSegmentSize))
+	label := fmt.Sprintf("START WAL LOCATION: %s (file %s)\nCHECKPOINT LOCATION: %s\nBACKUP METHOD: pg_rewind\nBACKUP FROM: standby\nSTART TIME: 2030-01-01 00:00:00 UTC\n",
+		old.Redo, segment, old.Checkpoint)
+	r.sh("cat > data/backup_label <<'E'\n" + label + "E\nchown --reference=data data/backup_label; chmod 600 data/backup_label; : > data/standby.signal; chown --reference=data data/standby.signal")
+	// pg_rewind leaves the state of the source, a running primary's or standby's; this one was a primary.
+	r.sh("sed -i 's/FROM: standby/FROM: primary/' data/backup_label")
+	r.bind(within(t)) // as after a rewind
+	if _, err := r.pg.Start(within(t), postgres.StartOptions{Settings: map[string]string{"fsync": "off", "shared_buffers": "1MB", "hot_standby": "on"}}); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		if _, err := os.Lstat(filepath.Join(r.data, "backup_label")); err != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the server did not take the label")
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	r.crash()
+	back, err := r.pg.Control(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back.Checkpoint != old.Checkpoint {
+		t.Fatalf("the control file is at %s, want it set back to %s: the test shows nothing", back.Checkpoint, old.Checkpoint)
+	}
+	if db := r.look(); db.Replaced != "" || r.ID() != id {
+		t.Errorf("got %q, want the directory that hathi rewound to be its own", db.Replaced)
 	}
 }
