@@ -18,8 +18,12 @@ import (
 )
 
 const (
-	// probeEvery is how often an endpoint that answers no requests anyway is asked for a sign of life.
+	// probeEvery is how often an endpoint is asked for a sign of life while any endpoint of its store is
+	// suspect: the next request may go to it.
 	probeEvery = time.Second
+	// idleProbe is after how long without an answer it is asked while all is well. Each of these is a
+	// linearizable read, which costs a round through the members, for every endpoint of every store.
+	idleProbe = 10 * time.Second
 	// quarantineMin and quarantineMax bound how long an endpoint that failed a request is left
 	// aside at least; it doubles with each failure that follows soon after a recovery.
 	quarantineMin = time.Second
@@ -90,6 +94,8 @@ func newEndpoint(s *Store, url string) *endpoint {
 					MinConnectTimeout: cfg.DialTimeout,
 				}),
 				grpc.WithStatsHandler(sentHandler{}),
+				// Messages are small, and every process holds a connection to each member.
+				grpc.WithReadBufferSize(4 << 10), grpc.WithWriteBufferSize(4 << 10),
 				grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 			},
 		},
@@ -143,8 +149,12 @@ func (e *endpoint) open() error {
 // it can be reached, and that it reaches a quorum.
 func (e *endpoint) probe(ctx context.Context) {
 	for sleep(ctx, probeEvery) {
+		patience := idleProbe
+		if e.store.troubled() {
+			patience = 2 * probeEvery
+		}
 		e.mu.Lock()
-		due := e.suspect || time.Since(e.lastGood) >= 2*probeEvery
+		due := e.suspect || time.Since(e.lastGood) >= patience
 		e.mu.Unlock()
 		if !due || e.conn.GetState() != connectivity.Ready {
 			continue

@@ -90,6 +90,19 @@ func (s *Store) begin(f func()) bool {
 	return true
 }
 
+// troubled says that some endpoint is suspect or not connected.
+func (s *Store) troubled() bool {
+	for _, e := range s.endpoints {
+		if _, ok := e.ready(); !ok {
+			return true
+		}
+		if suspect, _ := e.standing(); suspect {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *Store) poke() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
