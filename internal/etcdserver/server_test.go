@@ -62,6 +62,8 @@ func configs(t *testing.T, n int, log *slog.Logger) []etcdserver.Config {
 			Name: name, DataDir: filepath.Join(t.TempDir(), "etcd"), ClusterToken: "demo", InitialCluster: initial,
 			ListenClientURLs: []string{"http://" + freeAddr(t)}, ListenPeerURLs: []string{peer},
 			HeartbeatInterval: 20 * time.Millisecond, ElectionTimeout: 200 * time.Millisecond, Logger: log,
+			// The quota and the size that tests wait for follow the writes at once.
+			BatchInterval: 50 * time.Millisecond,
 		}
 	}
 	return out
