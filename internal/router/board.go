@@ -259,18 +259,23 @@ func (r *Router) update(u dcs.Update) bool {
 
 // askHolder asks the holder of the lock itself while the store shows no renewal, see Config.Confirm.
 func (r *Router) askHolder() {
-	ticker := time.NewTicker(200 * time.Millisecond)
-	defer ticker.Stop()
+	const every = 200 * time.Millisecond
+	timer := time.NewTimer(every)
+	defer timer.Stop()
 	for {
 		select {
-		case <-ticker.C:
+		case <-timer.C:
 		case <-r.ctx.Done():
 			return
 		}
 		r.mu.Lock()
 		l, seen, cur := r.view.lease(), r.view.seen, r.tenure
 		r.mu.Unlock()
-		if cur == nil || r.cfg.Now()-seen < lease.FailsafeAfter(l) {
+		now := r.cfg.Now()
+		// No renewal takes this instant away, so it is slept until; a second at most, because timers
+		// stand still while the machine is suspended.
+		timer.Reset(min(max(seen+lease.FailsafeAfter(l)-now, every), time.Second))
+		if cur == nil || now-seen < lease.FailsafeAfter(l) {
 			continue
 		}
 		w, err := r.holder.Ask(r.ctx)
