@@ -27,7 +27,7 @@ var layers = []struct {
 }{
 	{"vocabulary", true, []string{"cluster", "lease", "quorum"}},
 	{"decisions", true, []string{"config", "ha", "pgconf", "route"}},
-	{"helpers", false, []string{"atomicfile", "boottime", "dcs", "fresh", "health", "journal", "pki", "process", "spool"}},
+	{"helpers", false, []string{"atomicfile", "boottime", "dcs", "fresh", "health", "journal", "pki", "process", "resident", "spool"}},
 	{"edges", false, []string{"dcs/dcstest", "dcs/etcd", "dcs/mem", "demo", "etcdserver", "guardian", "postgres", "rest", "router", "supervise", "term"}},
 	{"node", false, []string{"instance", "node"}},
 	{"whole", false, []string{"daemon", "sim", "sim/simmain"}},
@@ -53,7 +53,7 @@ var only = []struct {
 		"PostgreSQL, guardian, peers and clock come in through its interfaces, so that the simulator can give others"},
 	{"sim", []string{"cluster", "lease", "quorum", "ha", "dcs", "dcs/mem", "node"},
 		"it plays on fakes; a real edge would bring real time and chance"},
-	{"guardian", []string{"lease", "atomicfile", "boottime", "process"},
+	{"guardian", []string{"lease", "atomicfile", "boottime", "process", "resident"},
 		"the fence depends on as little as can be"},
 	{"supervise", []string{"atomicfile", "boottime", "process"},
 		"it keeps any child alive and knows nothing of PostgreSQL"},

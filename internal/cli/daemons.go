@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/hathi-ha/hathi/internal/config"
 	"github.com/hathi-ha/hathi/internal/daemon"
 	"github.com/hathi-ha/hathi/internal/guardian"
+	"github.com/hathi-ha/hathi/internal/resident"
 	"github.com/hathi-ha/hathi/internal/spool"
 )
 
@@ -46,6 +48,15 @@ func (a *App) serve(ctx context.Context, path string, use config.Use, work func(
 	defer stop()
 	// A small heap is worth more here than throughput: several of these processes share a machine.
 	debug.SetGCPercent(50)
+	trimming, stopTrimming := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := resident.Keep(trimming); err != nil {
+			log.Debug("resident memory stays as it is", "err", err)
+		}
+	})
+	defer wg.Wait()
+	defer stopTrimming()
 	return work(ctx, cfg, log)
 }
 
