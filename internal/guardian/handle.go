@@ -126,7 +126,9 @@ func (h *Handle) Arm(deadline time.Duration, ladder lease.Ladder) (generation in
 		}
 		if h.page.swap(wDeadline, old, int64(deadline)) {
 			h.page.store(wFenced, 0)
-			return h.page.add(wGeneration, 1), nil
+			generation = h.page.add(wGeneration, 1)
+			h.wake()
+			return generation, nil
 		}
 	}
 }
@@ -162,6 +164,7 @@ func (h *Handle) Disarm() error {
 		if h.page.swap(wDeadline, old, 0) {
 			h.page.store(wFenced, 0)
 			h.page.add(wGeneration, 1)
+			h.wake()
 			return nil
 		}
 	}
@@ -196,7 +199,13 @@ func (h *Handle) MemoryLocked() bool { return h.page.load(wLocked) == 1 }
 // WaitAck waits until a guardian has seen generation (from Arm). Before it returns nil nobody may
 // count on the fence. ErrNoAck when ctx ends first.
 func (h *Handle) WaitAck(ctx context.Context, generation int64) error {
-	return h.wait(ctx, func() bool { return h.page.load(wAck) >= generation })
+	return h.wait(ctx, func() bool {
+		if h.page.load(wAck) >= generation {
+			return true
+		}
+		h.wake() // again: the first time may have been an instant before its nap began
+		return false
+	})
 }
 
 func (h *Handle) wait(ctx context.Context, done func() bool) error {
@@ -233,7 +242,21 @@ func (h *Handle) Reason() string {
 }
 
 // Quit tells the guardian to exit. It obeys when it is disarmed or has fenced, never before.
-func (h *Handle) Quit() { h.page.store(wQuit, 1) }
+func (h *Handle) Quit() {
+	h.page.store(wQuit, 1)
+	h.wake()
+}
+
+// wake ends the guardian's nap, so that it sees at once what was changed. It is a kindness: the
+// guardian looks at the page by itself every 100 ms, and at the deadline that it saw last. SIGURG does
+// nothing to a Go program, nor to any other that does not ask for it, should the number be another's
+// by now.
+func (h *Handle) wake() {
+	pid, thread := int(h.page.load(wGuardian)), int(h.page.load(wThread))
+	if pid > 0 && thread > 0 {
+		_ = unix.Tgkill(pid, thread, unix.SIGURG)
+	}
+}
 
 // Close unmaps the file. Guardian and deadline stay as they are. The handle must not be used after;
 // Close itself may be called twice.

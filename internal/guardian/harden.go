@@ -3,6 +3,7 @@ package guardian
 import (
 	"fmt"
 	"os"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hathi-ha/hathi/internal/process"
+	"github.com/hathi-ha/hathi/internal/resident"
 )
 
 // hardened says what the kernel granted.
@@ -34,6 +36,11 @@ func harden() hardened {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(memoryLimit)
 	runtime.GOMAXPROCS(2)
+	// What only the start needed, of a program that is much larger than the guardian, is not worth
+	// locking: what the guardian needs is fetched below and by the rehearsal.
+	if err := resident.Trim(); err != nil {
+		refuse("a small resident set", err)
+	}
 	if err := lockMemory(); err != nil {
 		refuse("locked memory (needs CAP_IPC_LOCK or LimitMEMLOCK=infinity)", err)
 	} else {
@@ -85,7 +92,10 @@ func mayLock() bool {
 
 // rehearse walks through what a fence does, harmlessly, so that its code and data are in memory
 // before the day on which the disk is too busy to page them in.
-func rehearse(dir string) {
+func rehearse(dir string) error {
+	// The runtime may need any of its code at any time, and so may the packages above it that every
+	// program has; os is the highest of those.
+	err := resident.Populate(reflect.ValueOf(os.ReadFile).Pointer(), populateMax)
 	_, _ = process.List(dir, 0)
 	if h, err := process.Open(os.Getpid(), 0); err == nil {
 		_ = h.Signal(0)
@@ -96,4 +106,9 @@ func rehearse(dir string) {
 	hunt := process.NewHunt("/proc/self/fd/none")
 	defer hunt.Close()
 	_, _ = hunt.Kill(0, 0)
+	_, _, _ = hunt.Look(0, 0)
+	return err
 }
+
+// populateMax bounds what is fetched on the suspicion that it is needed.
+const populateMax = 4 << 20

@@ -15,7 +15,8 @@ import (
 )
 
 // The layout of the state file. It is shared by two processes that may be of different releases of
-// this program, so it only ever changes together with version. Words are 8 bytes, aligned, in the
+// this program, so it only ever changes together with version; words may be added at the end, where an
+// older release leaves 0. Words are 8 bytes, aligned, in the
 // machine's own byte order; each is read and written atomically.
 const (
 	pageSize = 4096
@@ -49,6 +50,7 @@ const (
 	wHeartbeat     // CLOCK_BOOTTIME in ns
 	wQuit
 	wLocked // 1 when the guardian's memory is locked
+	wThread // the guardian's thread that naps; 0 when not known
 )
 
 // claimed in wDeadline: the deadline has passed and the guardian has begun.

@@ -20,10 +20,12 @@ import (
 var ErrRunning = errors.New("a guardian for this state file runs already")
 
 const (
-	armedEvery   = 20 * time.Millisecond  // between two looks at the deadline while armed
-	idleEvery    = 100 * time.Millisecond // and otherwise
-	fencingEvery = 5 * time.Millisecond   // between two rounds of a fence
-	lockPatience = 2 * time.Second        // for a predecessor that is about to exit
+	// lookEvery is between two looks at the page when nobody says that it has changed. The deadline
+	// itself is never slept through.
+	lookEvery    = 100 * time.Millisecond
+	lockEvery    = 20 * time.Millisecond // between two tries to get the lock file
+	fencingEvery = 5 * time.Millisecond  // between two rounds of a fence
+	lockPatience = 2 * time.Second       // for a predecessor that is about to exit
 )
 
 // Run is the guardian process. It returns nil when it is no longer needed: after Handle.Quit, when
@@ -56,6 +58,7 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	p.store(wThread, 0)
 	p.store(wLocked, 0)
 	notes := harden()
 	if notes.memoryLocked {
@@ -64,11 +67,14 @@ func Run(ctx context.Context, path string, log *slog.Logger) error {
 	g := &guard{page: p, dir: p.dataDir()}
 	g.hunt = process.NewHunt(g.dir)
 	defer g.hunt.Close()
-	rehearse(g.dir)
+	if err := rehearse(g.dir); err != nil {
+		notes.refused = append(notes.refused, err.Error())
+	}
 	log.Info("guardian started", "pid", me.PID, "data_dir", g.dir, "memory_locked", notes.memoryLocked)
 	for _, n := range notes.refused {
 		log.Warn("guardian protection refused", "what", n)
 	}
+	p.store(wThread, int64(unix.Gettid()))
 	p.store(wGuardianStart, int64(me.Start))
 	p.store(wGuardian, int64(me.PID))
 	return g.run(ctx, log)
@@ -120,20 +126,20 @@ func (g *guard) run(ctx context.Context, log *slog.Logger) error {
 		case fencing:
 			boottime.NapUntil(now + fencingEvery)
 		case deadline > 0:
-			boottime.NapUntil(min(now+armedEvery, time.Duration(deadline)))
+			boottime.NapUntil(min(now+lookEvery, time.Duration(deadline)))
 		default:
 			if ctx.Err() != nil || p.load(wQuit) == 1 {
 				log.Info("guardian stops: it was told to")
 				return nil
 			}
 			if now >= nextLook {
-				nextLook = now + idleEvery
+				nextLook = now + lookEvery
 				if !p.current() {
 					log.Info("guardian stops: its state file was replaced or removed")
 					return nil
 				}
 			}
-			boottime.NapUntil(now + idleEvery)
+			boottime.NapUntil(now + lookEvery)
 		}
 	}
 }
@@ -213,7 +219,7 @@ func holdLock(ctx context.Context, path string) (*os.File, error) {
 			f.Close()
 			return nil, fmt.Errorf("lock of guardian state %s: %w", path, ErrRunning)
 		}
-		if err := boottime.SleepUntil(ctx, boottime.Now()+armedEvery); err != nil {
+		if err := boottime.SleepUntil(ctx, boottime.Now()+lockEvery); err != nil {
 			f.Close()
 			return nil, err
 		}

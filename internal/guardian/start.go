@@ -64,7 +64,7 @@ func (h *Handle) Start(ctx context.Context, o StartOptions) (*Process, error) {
 			_ = g.Signal(unix.SIGKILL)
 			g.Close()
 		}
-		if err := boottime.SleepUntil(ctx, boottime.Now()+armedEvery); err != nil {
+		if err := boottime.SleepUntil(ctx, boottime.Now()+lockEvery); err != nil {
 			return nil, fmt.Errorf("start guardian: pid %d holds %s.lock and does not work: %w", pid, h.page.path, err)
 		}
 	}

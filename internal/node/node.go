@@ -457,7 +457,7 @@ func (n *Node) refresh(ctx context.Context) {
 // memberLease sees to the etcd lease on which the keys for people's tools hang.
 func (n *Node) memberLease(ctx context.Context, ttl time.Duration) error {
 	now := n.c.Now()
-	if n.member.lease != 0 && now-n.member.kept < ttl/3 {
+	if n.member.lease != 0 && now-n.member.kept < ttl/2 {
 		return nil
 	}
 	if n.member.lease != 0 {
