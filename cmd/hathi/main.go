@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/hathi-ha/hathi/internal/cli"
 )
@@ -13,6 +14,9 @@ import (
 var version = "development"
 
 func main() {
+	// Nobody asks these processes for a profile of allocations, which a linked package makes the runtime
+	// keep.
+	runtime.MemProfileRate = 0
 	app, err := cli.NewApp(version)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "hathi:", err)

@@ -38,6 +38,7 @@ func harden() hardened {
 	runtime.GOMAXPROCS(2)
 	// What only the start needed, of a program that is much larger than the guardian, is not worth
 	// locking: what the guardian needs is fetched below and by the rehearsal.
+	debug.FreeOSMemory()
 	if err := resident.Trim(); err != nil {
 		refuse("a small resident set", err)
 	}
