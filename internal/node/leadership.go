@@ -66,6 +66,7 @@ type Leadership struct {
 	unsure int // tries in a row to take the lock whose outcome is unknown; of the tick alone
 
 	mu        sync.Mutex
+	taken     chan struct{} // closed and renewed when the lock is taken or resumed
 	held      bool
 	everHeld  bool
 	lock      cluster.Lock
@@ -84,7 +85,7 @@ type Leadership struct {
 
 // NewLeadership makes the hold; it holds nothing yet.
 func NewLeadership(store dcs.Store, guard Guardian, now func() time.Duration, name string, instance func() string) *Leadership {
-	l := &Leadership{store: store, guard: guard, now: now, name: name, instance: instance, op: make(chan struct{}, 1)}
+	l := &Leadership{store: store, guard: guard, now: now, name: name, instance: instance, op: make(chan struct{}, 1), taken: make(chan struct{})}
 	l.op <- struct{}{}
 	return l
 }
@@ -140,6 +141,16 @@ func (l *Leadership) expire() {
 	}
 	l.drop(why)
 }
+
+// hold begins a hold. mu is held.
+func (l *Leadership) hold() {
+	l.held, l.everHeld, l.lost = true, true, ""
+	close(l.taken)
+	l.taken = make(chan struct{})
+}
+
+// Taken is closed when the lock is taken or resumed the next time.
+func (l *Leadership) Taken() <-chan struct{} { l.mu.Lock(); defer l.mu.Unlock(); return l.taken }
 
 // drop ends the hold. mu is held.
 func (l *Leadership) drop(why string) {
@@ -231,7 +242,8 @@ func (l *Leadership) Take(ctx context.Context, e ha.TakeLock, initializeRev int6
 		return fmt.Errorf("take the lock for epoch %d: %w", e.Epoch, ErrConflict)
 	}
 	l.mu.Lock()
-	l.held, l.everHeld, l.lost, l.failsafe, l.lastErr = true, true, "", false, nil
+	l.hold()
+	l.failsafe, l.lastErr = false, nil
 	l.lock, l.rev, l.ttl, l.ladder = lock, res.Revision, ttl, ttl
 	l.fenceAt, l.vouched, l.confirmed = lease.FenceAt(t0, ttl), t0+ttl, t0
 	l.sentSt, l.status = "", nil
@@ -269,7 +281,7 @@ func (l *Leadership) Resume(ctx context.Context, v cluster.View) error {
 		l.mu.Unlock()
 		return fmt.Errorf("resume the lock: %w", ErrNotHeld)
 	}
-	l.held, l.everHeld, l.lost = true, true, ""
+	l.hold()
 	l.lock, l.rev, l.ttl = v.Lock, v.LockRev, time.Duration(v.Lock.TTL)*time.Millisecond
 	l.fenceAt, l.vouched = deadline, now+l.ttl
 	l.ladder = noFence // not known

@@ -68,13 +68,21 @@ func (n *Node) KeepFailsafeLoop(ctx context.Context) {
 	}
 }
 
-// awaitRenewal waits until the next renewal is due; false when ctx has ended.
+// awaitRenewal waits until the next renewal is due; false when ctx has ended. While the lock is not
+// held nothing is.
 func (n *Node) awaitRenewal(ctx context.Context) bool {
-	ttl := n.c.Lead.TTL()
-	if ttl == 0 {
-		ttl = lease.MinTTL
+	for {
+		taken := n.c.Lead.Taken()
+		if _, held := n.c.Lead.Held(); held {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-taken:
+		}
 	}
-	timer := time.NewTimer(lease.RenewEvery(ttl))
+	timer := time.NewTimer(lease.RenewEvery(n.c.Lead.TTL()))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -148,15 +148,21 @@ func (e *endpoint) open() error {
 // probe reads linearizably from the member now and then: this shows that its process runs, that
 // it can be reached, and that it reaches a quorum.
 func (e *endpoint) probe(ctx context.Context) {
-	for sleep(ctx, probeEvery) {
-		patience := idleProbe
-		if e.store.troubled() {
-			patience = 2 * probeEvery
+	timer := time.NewTimer(probeEvery)
+	defer timer.Stop()
+	slept := time.Now() // since when
+	for {
+		changed := e.store.changes()
+		timer.Reset(e.probeIn(slept))
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed: // in trouble the time to wait is another one
+			continue
+		case <-timer.C:
 		}
-		e.mu.Lock()
-		due := e.suspect || time.Since(e.lastGood) >= patience
-		e.mu.Unlock()
-		if !due || e.conn.GetState() != connectivity.Ready {
+		slept = time.Now()
+		if !e.probeDue() || e.conn.GetState() != connectivity.Ready {
 			continue
 		}
 		pctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), min(e.store.config.RequestTimeout, time.Second))
@@ -171,6 +177,27 @@ func (e *endpoint) probe(ctx context.Context) {
 			e.cleared()
 		}
 	}
+}
+
+// probeIn is how long to sleep until the next look, of which the last ended at slept.
+func (e *endpoint) probeIn(slept time.Time) time.Duration {
+	next := probeEvery
+	if !e.store.troubled() {
+		e.mu.Lock()
+		next = max(next, idleProbe-time.Since(e.lastGood))
+		e.mu.Unlock()
+	}
+	return max(next-time.Since(slept), time.Millisecond)
+}
+
+func (e *endpoint) probeDue() bool {
+	patience := idleProbe
+	if e.store.troubled() {
+		patience = 2 * probeEvery
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.suspect || time.Since(e.lastGood) >= patience
 }
 
 // ready says whether a request can be sent now, and the connection.
@@ -222,6 +249,7 @@ func (e *endpoint) failed(err error) {
 	e.lastErr = err
 	e.mu.Unlock()
 	if !was {
+		e.store.poke()
 		e.store.config.Logger.Warn("etcd endpoint left aside", "endpoint", e.url, "err", err)
 	}
 }

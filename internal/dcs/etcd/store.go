@@ -106,7 +106,9 @@ func (s *Store) troubled() bool {
 func (s *Store) poke() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	close(s.changed)
+	if s.changed != nil {
+		close(s.changed)
+	}
 	s.changed = make(chan struct{})
 }
 
