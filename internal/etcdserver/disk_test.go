@@ -18,7 +18,7 @@ func TestProcess_AFullDiskStopsOneMemberOnly(t *testing.T) {
 		t.Skip("mounting a small disk takes root")
 	}
 	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=28m,mode=0700"); err != nil {
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=36m,mode=0700"); err != nil {
 		t.Skipf("a small disk cannot be mounted here: %v", err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
