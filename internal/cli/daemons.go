@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -37,10 +38,16 @@ func (a *App) serve(ctx context.Context, path string, use config.Use, work func(
 	if err != nil {
 		return err
 	}
-	// What the log is written to may stand still; the daemon must not.
-	out := spool.New(func(p []byte) error { _, err := a.Stderr.Write(p); return err }, logWaiting)
-	defer func() { _ = out.Close(logFlush) }()
-	log := a.logger(cfg.Log, out)
+	to := io.Writer(a.Stderr)
+	if use != config.RoleEtcd {
+		// What the log is written to may stand still; these daemons must not. A member of the store stands
+		// still with its disk anyhow, and etcd ends its process at once when it cannot go on: its last words
+		// would be lost.
+		out := spool.New(func(p []byte) error { _, err := a.Stderr.Write(p); return err }, logWaiting)
+		defer func() { _ = out.Close(logFlush) }()
+		to = out
+	}
+	log := a.logger(cfg.Log, to)
 	for _, p := range warnings {
 		log.Warn("configuration", "path", p.Path, "line", p.Line, "problem", p.Message, "hint", p.Hint)
 	}
