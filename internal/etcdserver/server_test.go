@@ -17,6 +17,7 @@ import (
 
 	"github.com/hathi-ha/hathi/internal/etcdserver"
 	"github.com/hathi-ha/hathi/internal/pki"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 )
@@ -147,9 +148,17 @@ func bound(t *testing.T) context.Context {
 
 func put(t *testing.T, c *clientv3.Client, key, value string) {
 	t.Helper()
-	if _, err := c.Put(bound(t), key, value); err != nil {
-		t.Fatalf("put: %v", err)
-	}
+	until(t, func() string {
+		switch _, err := c.Put(bound(t), key, value); {
+		case err == nil:
+			return ""
+		case errors.Is(err, rpctypes.ErrTimeoutDueToLeaderFail), errors.Is(err, rpctypes.ErrLeaderChanged), errors.Is(err, rpctypes.ErrNoLeader):
+			return err.Error() // these tests move the leadership, and a put may be repeated
+		default:
+			t.Fatalf("put: %v", err)
+			return ""
+		}
+	})
 }
 
 // journal is a log that tests can search.
