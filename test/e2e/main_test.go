@@ -70,10 +70,8 @@ func prepare() error {
 		return err
 	}
 	world.exe = filepath.Join(world.dir, "hathi")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", world.exe, "github.com/hathi-ha/hathi/cmd/hathi")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the program: %w\n%s", err, out)
+	if err := program(world.exe); err != nil {
+		return err
 	}
 	if err := enters(world.exe); err != nil {
 		world.skip = fmt.Sprintf("the user postgres cannot run %s (%v): set TMPDIR to a place that every user can enter", world.exe, err)
@@ -81,6 +79,23 @@ func prepare() error {
 	world.fork = newForker()
 	world.taken = map[int]bool{}
 	world.next = 1000 + 10*(os.Getpid()%900)
+	return nil
+}
+
+// program puts the program to test at exe: the one that HATHI_E2E_PROGRAM names, for where there is no Go, or else a new one.
+func program(exe string) error {
+	if built := os.Getenv("HATHI_E2E_PROGRAM"); built != "" {
+		b, err := os.ReadFile(built)
+		if err != nil {
+			return fmt.Errorf("take the program that HATHI_E2E_PROGRAM names: %w", err)
+		}
+		return os.WriteFile(exe, b, 0o755)
+	}
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", exe, "github.com/hathi-ha/hathi/cmd/hathi")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the program: %w\n%s", err, out)
+	}
 	return nil
 }
 
