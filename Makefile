@@ -5,7 +5,7 @@ PREFIX  ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo postgresql test test-short test-week sim bench-failover install clean help
+.PHONY: build demo postgresql test test-short test-17 test-week sim bench-failover install clean help
 
 ## build         build bin/hathi, a static binary
 build:
@@ -27,6 +27,10 @@ test: postgresql
 ## test-short    format, vet, build and the tests that take moments
 test-short:
 	@scripts/check.sh short
+
+## test-17       the tests that need PostgreSQL, on Debian 13's 17, in a root file system of its own (as root); WHAT='internal/router' RUN=TestX ROOT=DIR
+test-17:
+	@$(if $(ROOT),ROOT='$(ROOT)') $(if $(MIRROR),MIRROR='$(MIRROR)') $(if $(RUN),RUN='$(RUN)') scripts/test-debian13.sh $(WHAT)
 
 ## test-week     write a week of hathi's own writes into three etcd members and bound their sizes (an hour)
 test-week:
