@@ -569,7 +569,10 @@ func TestRouter_DrainLetsSessionsEnd(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- w.r.Close() }()
 	eventually(t, "the status port is shut", func() (bool, string) {
-		_, err := http.Get("http://" + addr.String() + "/")
+		res, err := http.Get("http://" + addr.String() + "/")
+		if err == nil {
+			res.Body.Close() // or the connection outlives the test
+		}
 		return err != nil, "still open"
 	})
 	if who, err := c.ask("x"); who != "pg1" || err != nil {
