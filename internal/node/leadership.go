@@ -400,7 +400,7 @@ func (l *Leadership) writeOnce(ctx context.Context, change func(*cluster.Lock), 
 		return l.refused(res, rev)
 	}
 	l.lock, l.rev, l.lastErr, l.failsafe = next, res.Revision, nil, false
-	return l.extend(t0)
+	return l.extend(t0, min(ttl, announced))
 }
 
 // refused sorts out why a compare-and-swap was refused. mu is held.
@@ -446,8 +446,9 @@ func (l *Leadership) lose(why string) {
 	_, _ = l.guard.Arm(l.now(), lease.Ladder{Immediate: 0, Kill: 200 * time.Millisecond})
 }
 
-// extend moves the deadline after a renewal that was sent at t0 and confirmed. mu is held.
-func (l *Leadership) extend(t0 time.Duration) error {
+// extend moves the deadline after a renewal for a lease of ttl that was sent at t0 and confirmed. It is
+// the lease that was announced: SetTTL may have been called since. mu is held.
+func (l *Leadership) extend(t0, ttl time.Duration) error {
 	if l.lock.Paused {
 		// Here and not in Pause: the write that paused may have lost its reply, or be of a process
 		// that ended before it put the fence down.
@@ -458,7 +459,7 @@ func (l *Leadership) extend(t0 time.Duration) error {
 		l.fenceAt, l.confirmed = noFence, t0
 		return nil
 	}
-	at := lease.FenceAt(t0, l.ttl)
+	at := lease.FenceAt(t0, ttl)
 	if !l.guard.Extend(at) {
 		l.drop("the guardian's deadline passed before the renewal was confirmed")
 		return fmt.Errorf("renew the lease: %w", ErrNotHeld)
@@ -470,15 +471,16 @@ func (l *Leadership) extend(t0 time.Duration) error {
 	return nil
 }
 
-// Confirm counts the promises of all members, asked for from t0 on, as a renewal.
-func (l *Leadership) Confirm(t0 time.Duration) bool {
+// Confirm counts the promises of all members, asked for from t0 on and given for a lease of ttl, as a
+// renewal.
+func (l *Leadership) Confirm(t0, ttl time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire()
 	if !l.held || l.lock.Paused || l.now() > l.vouched {
 		return l.held && l.lock.Paused
 	}
-	at := lease.FenceAt(t0, l.ttl)
+	at := lease.FenceAt(t0, ttl)
 	if !l.guard.Extend(at) {
 		l.drop("the guardian's deadline passed before the members' promises were complete")
 		return false

@@ -195,6 +195,47 @@ func TestLeadership_ALostTakeIsNoHold(t *testing.T) {
 	}
 }
 
+// meanwhile is a store that does something else before it carries out a write.
+type meanwhile struct {
+	dcs.Store
+	do func()
+}
+
+func (m *meanwhile) Commit(ctx context.Context, t dcs.Txn) (dcs.Result, error) {
+	m.do()
+	return m.Store.Commit(ctx, t)
+}
+
+// A longer ttl that becomes known while a renewal, or a round of promises, is under way counts from the
+// next one on: the others wait for the lease that this one announced.
+func TestLeadership_ALongerLeaseCountsOnceItWasAnnounced(t *testing.T) {
+	b := newBench(t)
+	store := &meanwhile{Store: b.client, do: func() {}}
+	b.lead = node.NewLeadership(store, b.guard, b.now, "pg1", func() string { return b.instance })
+	b.take(3 * time.Second)
+	b.clock += time.Second
+	store.do = func() { b.lead.SetTTL(15 * time.Second) }
+	if err := b.renew(); err != nil {
+		t.Fatal(err)
+	}
+	if want := lease.FenceAt(b.clock, 3*time.Second); b.guard.deadline != want {
+		t.Errorf("renewed: got a deadline at %s, want %s", b.guard.deadline, want)
+	}
+	b.clock += time.Second
+	if !b.lead.Confirm(b.clock, 3*time.Second) {
+		t.Fatal("got no lease on the members' promises, want one")
+	}
+	if want := lease.FenceAt(b.clock, 3*time.Second); b.guard.deadline != want {
+		t.Errorf("promised: got a deadline at %s, want %s", b.guard.deadline, want)
+	}
+	if err := b.renew(); err != nil {
+		t.Fatal(err)
+	}
+	if want := lease.FenceAt(b.clock, 15*time.Second); b.guard.deadline != want || b.view().Lock.TTL != 15_000 {
+		t.Errorf("announced: got a deadline at %s under ttl_ms %d, want %s under 15000", b.guard.deadline, b.view().Lock.TTL, want)
+	}
+}
+
 // hasty is a store that swallows every request, and notes how long it was given.
 type hasty struct {
 	dcs.Store
@@ -323,14 +364,14 @@ func TestLeadership_PromisesExtendTheLease(t *testing.T) {
 	b.take(6 * time.Second)
 	b.clock += 2 * time.Second
 	b.lead.Vouch(b.clock + time.Minute)
-	if !b.lead.Confirm(b.clock) || !b.lead.Failsafe() {
+	if !b.lead.Confirm(b.clock, 6*time.Second) || !b.lead.Failsafe() {
 		t.Fatal("got no lease on the members' promises, want one")
 	}
 	if want := lease.FenceAt(b.clock, 6*time.Second); b.guard.deadline != want {
 		t.Errorf("got a deadline at %s, want %s", b.guard.deadline, want)
 	}
 	b.clock = b.guard.deadline
-	if b.lead.Confirm(b.clock) {
+	if b.lead.Confirm(b.clock, 6*time.Second) {
 		t.Error("got a lease after its deadline, want none")
 	}
 }

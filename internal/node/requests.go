@@ -157,7 +157,7 @@ func (n *Node) KeepFailsafe(ctx context.Context) {
 		}
 	})
 	if !slices.Contains(promised, false) {
-		n.c.Lead.Confirm(t0)
+		n.c.Lead.Confirm(t0, ttl)
 	}
 }
 

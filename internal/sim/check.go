@@ -88,7 +88,7 @@ func (c *checker) lockChanged(l cluster.Lock) bool {
 	if x == y {
 		return false
 	}
-	c.w.tracef(nil, "stored lock: node=%s epoch=%d seq=%d timeline=%d ready=%t paused=%t successor=%s", l.Node, l.Epoch, l.Seq, l.Timeline, l.Ready, l.Paused, l.Successor)
+	c.w.tracef(nil, "stored lock: node=%s epoch=%d seq=%d timeline=%d ready=%t paused=%t successor=%s ttl=%d", l.Node, l.Epoch, l.Seq, l.Timeline, l.Ready, l.Paused, l.Successor, l.TTL)
 	c.epochs = max(c.epochs, l.Epoch)
 	return true
 }
