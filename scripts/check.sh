@@ -68,6 +68,7 @@ all=$(go list ./...)
 raced=$(say "$all" | grep -Ev "$plain" || true)
 rest=$(say "$all" | grep -E "$plain" || true)
 race=-race
+scripts/ensure-filesystem.sh || say 'The tests of frozen storage are skipped.'
 if ! scripts/ensure-compiler.sh; then
 	say 'The tests run without the race detector.'
 	race=

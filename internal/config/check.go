@@ -64,7 +64,7 @@ func (k *checker) check() {
 		}
 	}
 	for i, a := range c.RestAPI.Allowlist {
-		if !isNetwork(a) && checkHost(a) != nil {
+		if a == "samehost" || a == "samenet" || !isNetwork(a) && checkHost(a) != nil {
 			k.bad(fmt.Sprintf("restapi.allowlist[%d]", i), "", "want a network, an address or a host name, got %q", a)
 		}
 	}
@@ -77,6 +77,10 @@ func (k *checker) check() {
 	k.pair("etcd3.cert", c.Etcd3.Cert, "etcd3.key", c.Etcd3.Key)
 	if c.RestAPI.VerifyClient != "none" && c.RestAPI.CAFile == "" {
 		k.bad("restapi.verify_client", "state restapi.cafile", "client certificates are asked for, but restapi.cafile says not from whom")
+	}
+	if c.RestAPI.CertFile != "" && c.RestAPI.CAFile == "" {
+		k.bad("restapi.cafile", "state the authority that signed the members' certificates",
+			"is missing beside restapi.certfile: the members know each other by certificates of it, and without it they could not ask one another before a fail-over")
 	}
 	if c.RestAPI.VerifyClient != "none" && c.RestAPI.CertFile == "" {
 		k.bad("restapi.verify_client", "state restapi.certfile", "client certificates need HTTPS, and restapi.certfile is not stated")

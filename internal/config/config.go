@@ -78,9 +78,10 @@ type RestAPI struct {
 	CertFile string `yaml:"certfile"`
 	// KeyFile is the key of certfile (PEM), when that file does not hold it.
 	KeyFile string `yaml:"keyfile"`
-	// KeyFilePassword decrypts keyfile.
+	// KeyFilePassword is accepted for Patroni's sake; encrypted keys are not read.
 	KeyFilePassword Secret `yaml:"keyfile_password"`
-	// CAFile holds the authorities (PEM) that client certificates must come from.
+	// CAFile holds the authorities (PEM) that client certificates must come from; members show each other
+	// theirs on the peer port, so it is needed beside certfile.
 	CAFile string `yaml:"cafile"`
 	// Ciphers is accepted for Patroni's sake; hathi serves TLS 1.2 and later with Go's choice.
 	Ciphers string `yaml:"ciphers"`
@@ -92,9 +93,9 @@ type RestAPI struct {
 	Allowlist []string `yaml:"allowlist"`
 	// AllowlistIncludeMembers adds the members of the cluster to allowlist.
 	AllowlistIncludeMembers bool `yaml:"allowlist_include_members"`
-	// HTTPExtraHeaders are added to every answer.
+	// HTTPExtraHeaders is accepted for Patroni's sake and has no effect.
 	HTTPExtraHeaders map[string]string `yaml:"http_extra_headers"`
-	// HTTPSExtraHeaders are added to every answer over TLS.
+	// HTTPSExtraHeaders is accepted for Patroni's sake and has no effect.
 	HTTPSExtraHeaders map[string]string `yaml:"https_extra_headers"`
 	// RequestQueueSize is accepted for Patroni's sake and has no effect.
 	RequestQueueSize int `yaml:"request_queue_size" min:"0" max:"4096"`
@@ -122,7 +123,7 @@ type Ctl struct {
 	CertFile string `yaml:"certfile"`
 	// KeyFile is the key of certfile. Default: restapi.keyfile.
 	KeyFile string `yaml:"keyfile"`
-	// KeyFilePassword decrypts keyfile.
+	// KeyFilePassword is accepted for Patroni's sake; encrypted keys are not read.
 	KeyFilePassword Secret `yaml:"keyfile_password"`
 	// Authentication signs in to REST APIs. Default: restapi.authentication.
 	Authentication Login `yaml:"authentication"`

@@ -14,7 +14,7 @@ import (
 // CommandSettings are PostgreSQL parameters that run a command, load code or name a place that code
 // is loaded from or written to. Whoever sets one runs programs as the user of PostgreSQL, so they
 // are refused when they come over the network; the local file and commands with access to the
-// store may set them.
+// store may set them. Who may sign in (pg_hba, pg_ident) is treated alike, see commandSections.
 var CommandSettings = map[string]bool{
 	"archive_command": true, "archive_library": true, "archive_cleanup_command": true, "restore_command": true,
 	"recovery_end_command": true, "ssl_passphrase_command": true, "ssl_passphrase_command_supports_reload": true,
@@ -23,7 +23,8 @@ var CommandSettings = map[string]bool{
 	"log_directory": true, "log_filename": true, "external_pid_file": true, "unix_socket_directories": true,
 	"data_directory": true, "config_file": true, "hba_file": true, "ident_file": true, "allow_system_table_mods": true,
 	"ssl_ca_file": true, "ssl_cert_file": true, "ssl_key_file": true, "ssl_crl_file": true, "ssl_crl_dir": true, "ssl_dh_params_file": true,
-	"oauth_validator_libraries": true, "stats_temp_directory": true, "include": true, "include_dir": true, "include_if_exists": true,
+	"oauth_validator_libraries": true, "stats_temp_directory": true, "basic_archive.archive_directory": true,
+	"plperl.on_init": true, "plperl.on_plperl_init": true, "plperl.on_plperlu_init": true, "pltcl.start_proc": true, "pltclu.start_proc": true, "include": true, "include_dir": true, "include_if_exists": true,
 }
 
 // ErrCommandSetting marks a change that may not come over the network.
@@ -31,7 +32,7 @@ type ErrCommandSetting struct{ Path string }
 
 // Error says what to do instead.
 func (e ErrCommandSetting) Error() string {
-	return fmt.Sprintf("%s: runs programs or chooses files as the user of PostgreSQL, so it cannot be set over the network; "+
+	return fmt.Sprintf("%s: runs programs or chooses files as the user of PostgreSQL, or says who may sign in, so it cannot be set over the network; "+
 		"set it in the configuration file or with `hathi edit-config` on a node", e.Path)
 }
 
@@ -67,8 +68,9 @@ func CheckRemotePatch(patch map[string]any) []error {
 	return errs
 }
 
-// commandSections are keys of the postgresql section whose values are commands or paths.
-var commandSections = map[string]bool{"callbacks": true, "pre_promote": true, "before_stop": true, "create_replica_methods": true,
+// commandSections are keys of the postgresql section whose values are commands or paths, or say who may
+// sign in without a password: a superuser runs programs.
+var commandSections = map[string]bool{"pg_hba": true, "pg_ident": true, "callbacks": true, "pre_promote": true, "before_stop": true, "create_replica_methods": true,
 	"bin_dir": true, "bin_name": true, "custom_conf": true, "command": true, "recovery_conf": true}
 
 // BootstrapDynamic is the dynamic configuration that a new cluster of so many nodes begins with:

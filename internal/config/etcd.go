@@ -87,11 +87,11 @@ type Embedded struct {
 	// defragments, so a small one is enough.
 	Quota Size `yaml:"quota" default:"256MB" min:"16777216" max:"8589934592"`
 	// Heartbeat is how often the etcd leader makes itself heard.
-	Heartbeat time.Duration `yaml:"heartbeat" default:"100ms" min:"10ms" max:"5s"`
+	Heartbeat time.Duration `yaml:"heartbeat" default:"60ms" min:"10ms" max:"5s"`
 	// ElectionTimeout is how long a member waits at least for a heartbeat before it calls an election,
-	// and at most twice that: at least five times heartbeat. With the defaults an election takes 0.5 to
-	// 1 s, which a ttl of 3 s survives.
-	ElectionTimeout time.Duration `yaml:"election_timeout" default:"500ms" min:"50ms" max:"50s"`
+	// and at most twice that: at least five times heartbeat. With the defaults an election takes 0.3 to
+	// 0.6 s, which a ttl of 3 s survives.
+	ElectionTimeout time.Duration `yaml:"election_timeout" default:"300ms" min:"50ms" max:"50s"`
 	TLS             EmbeddedTLS   `yaml:"tls"`
 }
 

@@ -40,6 +40,14 @@ func (k *checker) notYet() {
 			k.warn("watchdog.mode", "leave the section out", "this release does not use the kernel watchdog; a guardian process of its own fences PostgreSQL")
 		}
 	}
+	if k.c.Stated("restapi.http_extra_headers") || k.c.Stated("restapi.https_extra_headers") {
+		k.warn("restapi.http_extra_headers", "let a proxy in front add them", "this release adds no headers to its answers")
+	}
+	for _, p := range []string{"restapi.keyfile_password", "ctl.keyfile_password"} {
+		if k.c.Stated(p) {
+			k.warn(p, "keep the key unencrypted, with mode 0600", "this release reads no encrypted keys")
+		}
+	}
 	if c.Citus != nil {
 		k.warn("citus", "", "the node keeps its keys under group %d, but this release does not look after Citus' own list of nodes", c.Citus.Group)
 	}

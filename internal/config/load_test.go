@@ -225,7 +225,7 @@ func TestLoad_Refusals(t *testing.T) {
 		"role name":              {`postgresql: {authentication: {superuser: {username: 'a"b'}}}`, "postgresql.authentication.superuser.username", "role name"},
 		"router on PostgreSQL's": {"postgresql: {listen: '10.0.0.1:5432', connect_address: '10.0.0.1:5432'}\nrouter: {listen: '*', write_port: 5432}", "router.write_port", "also the port of postgresql.listen"},
 		"router twice":           {"router: {write_port: 5000, read_port: 5000}", "router.read_port", "also the port of router.write_port"},
-		"election timeout":       {"etcd: {embedded: {name: a, election_timeout: 400ms}}", "etcd.embedded.election_timeout", "5 × heartbeat = 5 × 100ms = 500ms"},
+		"election timeout":       {"etcd: {embedded: {name: a, election_timeout: 200ms}}", "etcd.embedded.election_timeout", "5 × heartbeat = 5 × 60ms = 300ms"},
 		"etcd inside data_dir":   {"postgresql: {data_dir: /d/pg}\netcd: {embedded: {name: a, data_dir: /d/pg/etcd}}", "etcd.embedded.data_dir", "lies in"},
 		"not in initial cluster": {"etcd: {embedded: {name: a, initial_cluster: {b: 'http://h:1'}}}", "etcd.embedded.initial_cluster", "does not name this member"},
 		"verify_client, no CA":   {"restapi: {verify_client: required}", "restapi.verify_client", "cafile"},

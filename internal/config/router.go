@@ -11,14 +11,14 @@ type Router struct {
 	// ReadPort leads to replicas that are not too far behind; 0 for none.
 	ReadPort int `yaml:"read_port" default:"6433" min:"0" max:"65535"`
 	// MaxLag is how far, in bytes of WAL or with kB, MB, GB, a replica may be behind to serve reads.
-	MaxLag Size `yaml:"max_lag" default:"16MB" min:"0"`
+	MaxLag Size `yaml:"max_lag" default:"16MB" min:"1"`
 	// Hold is how long a new connection waits while there is no primary (a switchover) before it
 	// gets an error.
-	Hold time.Duration `yaml:"hold" default:"10s" min:"0s" max:"10m"`
+	Hold time.Duration `yaml:"hold" default:"10s" min:"50ms" max:"10m"`
 	// ConnectTimeout bounds the connection to a node.
 	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"2s" min:"50ms" max:"1m"`
-	// MaxConnections bounds the sessions of all ports together; 0 for the limit of open files.
-	MaxConnections int `yaml:"max_connections" default:"10000" min:"0" max:"1000000"`
+	// MaxConnections bounds the sessions of all ports together.
+	MaxConnections int `yaml:"max_connections" default:"10000" min:"1" max:"1000000"`
 	// StatusListen is the HOST:PORT of the status and metrics page; empty for none.
 	StatusListen string `yaml:"status_listen"`
 }
@@ -34,6 +34,7 @@ type Peer struct {
 
 // Guardian is the process that stops PostgreSQL when the lease runs out.
 type Guardian struct {
-	// StateFile is where the guardian keeps its deadline. Default: guardian.state in runtime_dir.
+	// StateFile is where the guardian keeps its deadline. Default: a file of this data directory's in
+	// /dev/shm, which does not wait for a disk.
 	StateFile string `yaml:"state_file"`
 }

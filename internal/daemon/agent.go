@@ -103,7 +103,16 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := jr.Open(); err != nil {
 		log.Warn("decisions of earlier runs cannot be read", "err", err)
 	}
-	record := spool.New(jr.Append, journalWaiting)
+	var unkept bool // of the spool's goroutine
+	record := spool.New(func(line []byte) error {
+		err := jr.Append(line)
+		if (err != nil) != unkept {
+			if unkept = err != nil; unkept {
+				log.Warn("decisions are kept in memory alone", "err", err)
+			}
+		}
+		return err
+	}, journalWaiting)
 	open.push(func() error {
 		if err := record.Close(journalFlush); err != nil {
 			return err // its disk stands still, and the file cannot be closed either
@@ -330,6 +339,8 @@ func (a *Agent) access() rest.Access {
 			acc.Allowlist = append(acc.Allowlist, p)
 		} else if ip, err := netip.ParseAddr(s); err == nil {
 			acc.Allowlist = append(acc.Allowlist, netip.PrefixFrom(ip, ip.BitLen()))
+		} else {
+			acc.AllowNames = append(acc.AllowNames, s)
 		}
 	}
 	if host, _, err := config.SplitHostPort(r.ConnectAddress, 8008); err == nil {

@@ -65,6 +65,7 @@ func (m storeMemory) keep(ctx context.Context, revision func() int64, lock func(
 		}
 		if err != nil {
 			log.Warn("how far the store has come could not be written down", "err", err)
+			return // once more with the next tick
 		}
 		last, at = now, boottime.Now()
 	}

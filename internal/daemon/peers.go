@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/cluster"
+	"github.com/hathi-ha/hathi/internal/ha"
 	"github.com/hathi-ha/hathi/internal/node"
 	"github.com/hathi-ha/hathi/internal/rest"
 )
 
 // Bounds of a round of probes.
 const (
-	peerWithin    = time.Second
+	peerWithin    = ha.AskWithin
 	revokeWithin  = 1500 * time.Millisecond
 	unhurriedWait = 100 * time.Millisecond // for those that are expected to be silent
 )

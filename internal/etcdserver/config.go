@@ -43,19 +43,22 @@ type Config struct {
 	ClusterToken string
 	// ClientTLS and PeerTLS; the zero value means plain text, for tests and loopback only.
 	ClientTLS, PeerTLS TLS
-	// HeartbeatInterval and ElectionTimeout: default 100 ms and 500 ms. A follower waits between
-	// one and two election timeouts after the last heartbeat before it stands: 0.5 to 1 s, and a
-	// vote takes a round trip and a sync to disk (BenchmarkElection: median 0.7 s, at most 0.9 s).
+	// HeartbeatInterval and ElectionTimeout: default 60 ms and 300 ms. A follower waits between
+	// one and two election timeouts after the last heartbeat before it stands: 0.3 to 0.6 s, and a
+	// vote takes a round trip and a sync to disk (BenchmarkElection).
 	//
-	// Why the shortest lease, L = 3 s, survives one election: the primary renews every 0.4 s, gives a
+	// In three members two are left to stand, and now and then (about one time in ten) they stand at
+	// the same moment, split the vote, and wait once more. Whoever takes the lock after the loss of a
+	// node waits for that, so the second vote has to be over in about the time of the quorum fence's
+	// own doubt, a second; with 500 ms it took up to two.
+	//
+	// Why the shortest lease, L = 3 s, survives elections: the primary renews every 0.4 s, gives a
 	// renewal 0.75 s, and its fence is at t0 + 2.2 s, t0 being when the last good one was sent (package
 	// lease). At worst etcd's leader dies just before the next one, at t0 + 0.4 s; the election is over
-	// by t0 + 0.4 + 1.0 + a vote = t0 + 1.5 s. The renewal that was under way ends as unknown at
-	// t0 + 1.15 s; the next is refused as leaderless and tried again every 50 ms until it succeeds at
-	// about t0 + 1.5 s: 0.7 s to spare. A vote that is split takes a second round and can end a lease
-	// of 3 s; one of 6 s, whose fence is at t0 + 4.5 s, survives that too.
+	// by t0 + 0.4 + 0.6 + a vote = t0 + 1.1 s, a split one by t0 + 1.7 s. The renewal that was under way
+	// ends as unknown at t0 + 1.15 s; the next is refused as leaderless and tried again every 50 ms.
 	//
-	// Half as long would save little, and a sync that takes 250 ms (common on a loaded disk) would
+	// Shorter would save little, and a sync of a quarter of a second (common on a loaded disk) would
 	// unseat a healthy leader. All members need the same values.
 	HeartbeatInterval, ElectionTimeout time.Duration
 	// QuotaBytes bounds the database. Default 256 MiB; a cluster's state takes a few.
@@ -75,8 +78,8 @@ type Config struct {
 
 // Defaults.
 const (
-	DefaultHeartbeatInterval   = 100 * time.Millisecond
-	DefaultElectionTimeout     = 500 * time.Millisecond
+	DefaultHeartbeatInterval   = 60 * time.Millisecond
+	DefaultElectionTimeout     = 300 * time.Millisecond
 	DefaultQuotaBytes          = 256 << 20
 	DefaultCompactionRetention = 5 * time.Minute
 	DefaultBatchInterval       = time.Second

@@ -72,7 +72,7 @@ func (d *decider) candidateDown() Decision {
 	}
 	last := d.ours() || db.Replaced == "" && lock.Clean() && view.Status.Shutdown && view.Status.Timeline == db.ControlTimeline && db.Control == ControlShutDown && db.ControlCheckpoint >= view.Status.Optime
 	entitled := view.Sync.Empty() || view.Sync.Leader == d.Self.Name
-	if last && entitled && db.Control.WasPrimary() && !db.Copy && db.ControlTimeline == lock.Timeline && d.Self.Tags.FailoverPriority() > 0 && lock.Successor == "" {
+	if last && entitled && d.forked() == "" && db.Control.WasPrimary() && !db.Copy && db.ControlTimeline == lock.Timeline && d.Self.Tags.FailoverPriority() > 0 && lock.Successor == "" {
 		return d.act(StateRestarting, 0, 0, fmt.Sprintf("this node led last, in epoch %d, and nobody led since: leading again", lock.Epoch),
 			Kill{Why: "before the start"}, d.take())
 	}
@@ -166,6 +166,17 @@ func (d *decider) unfit(force bool) string {
 		return fmt.Sprintf("it is on timeline %d, and timeline %d may hold acknowledged commits", db.Timeline, lock.Timeline)
 	case lock.Timeline != 0 && db.Timeline > lock.Timeline:
 		return fmt.Sprintf("it is on timeline %d, but the cluster knows none after %d: it was promoted behind the cluster's back", db.Timeline, lock.Timeline)
+	}
+	return d.forked()
+}
+
+// forked says how this node's WAL belongs to another history than the cluster's, whatever number its
+// timeline bears, or "": two members that are promoted from one timeline both make the next one.
+func (d *decider) forked() string {
+	for _, line := range d.DB.History {
+		if s, ok := d.Store.View.History.SwitchPoint(line.Timeline); ok && s != line.LSN {
+			return fmt.Sprintf("its timeline %d ended at %s, the cluster's at %s: it was promoted behind the cluster's back", line.Timeline, line.LSN, s)
+		}
 	}
 	return ""
 }

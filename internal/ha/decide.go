@@ -20,7 +20,8 @@ const (
 	hungAlone = 20 * time.Second
 	// promoteWithin bounds a promotion; past it the lock is given back.
 	promoteWithin = 60 * time.Second
-	// peersFresh is how old the answers of peers may be when a choice rests on them.
+	// peersFresh is how old the answers of peers may be when a choice rests on them, counted from the
+	// beginning of the round.
 	peersFresh = time.Second
 	// crashWindow and crashLimit are the breaker of a crash loop.
 	crashWindow = 5 * time.Minute
@@ -39,6 +40,10 @@ const (
 	// position in the leader's history is questioned.
 	stuckStandby = 5 * time.Second
 )
+
+// AskWithin bounds a round of questions to the peers. It ends well within the time for which answers
+// count, or one member that is silent would make every round too old before it is over.
+const AskWithin = peersFresh / 2
 
 // Decide is the whole of hathi's judgement. See the package comment.
 func Decide(o Observation) Decision {

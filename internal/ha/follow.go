@@ -206,6 +206,9 @@ func (d *decider) diverged() string {
 	if db.Timeline > lock.Timeline {
 		return fmt.Sprintf("this standby is on timeline %d, the leader on %d", db.Timeline, lock.Timeline)
 	}
+	if why := d.forked(); why != "" {
+		return "this standby is not of the leader's history: " + why
+	}
 	if db.Timeline == lock.Timeline {
 		return ""
 	}
@@ -259,6 +262,9 @@ func (d *decider) rejoin(lead string) Decision {
 		d.m.Crashes = nil
 		d.m.CrashClones++
 		return aside("crash-loop", "this standby ended or failed to start again and again")
+	}
+	if why := d.forked(); why != "" && db.ControlTimeline == lock.Timeline {
+		return aside("forked", fmt.Sprintf("this is timeline %d of another history (%s), and pg_rewind goes by the number", db.ControlTimeline, why))
 	}
 	if !d.isStandby() && db.ControlTimeline == lock.Timeline {
 		return aside("same-timeline", fmt.Sprintf("this was a primary on timeline %d, on which %s leads now: pg_rewind cannot tell the two apart", db.ControlTimeline, lead))

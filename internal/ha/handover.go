@@ -166,9 +166,11 @@ func preferTarget(a cluster.PeerStatus, r Replica, best cluster.PeerStatus, best
 func (d *decider) successor() (name, why string) {
 	view := d.Store.View
 	timeline := max(view.Lock.Timeline, d.DB.ControlTimeline, d.DB.Timeline)
+	// One whose PostgreSQL has ended unasked again and again is better than one that hangs.
+	hung := d.DB.Phase == Mute || d.m.StopFor == StopHung
 	var best cluster.PeerStatus
 	for n, a := range d.Peers.Answers {
-		if n == d.Self.Name || !a.Eligible || a.Tags.FailoverPriority() == 0 || a.Timeline != timeline || !a.InRecovery || !a.Running {
+		if n == d.Self.Name || !a.Eligible && !(hung && a.CrashLoop) || a.Tags.FailoverPriority() == 0 || a.Timeline != timeline || !a.InRecovery || !a.Running {
 			continue
 		}
 		if !view.Sync.Empty() {
@@ -178,7 +180,7 @@ func (d *decider) successor() (name, why string) {
 		} else if a.LSN.Behind(max(view.Status.Optime, d.DB.LSN)) > d.settings().MaximumLagOnFailover {
 			continue
 		}
-		if best.Name == "" || better(a, best) {
+		if best.Name == "" || a.Eligible && !best.Eligible || a.Eligible == best.Eligible && better(a, best) {
 			best = a
 		}
 	}

@@ -25,7 +25,7 @@ const (
 	// suspectAfter is how long the lock must not have been renewed, and no direct probe answered.
 	// The lock is renewed at least every 400 ms.
 	suspectAfter = time.Second
-	// revokeAgain is the pause between two rounds of asking for promises.
+	// revokeAgain is the pause between the end of a round of asking for promises and the next.
 	revokeAgain = 300 * time.Millisecond
 )
 
@@ -71,7 +71,7 @@ func (d *decider) depose() (dec Decision, ok bool) {
 		}
 		return Decision{}, false
 	}
-	if !v.Sync.Has(d.Self.Name) || !d.Lease.GuardianAlive || d.unfit(false) != "" || d.Now < d.Store.PromisedUntil || d.m.PromoteFailures > 0 {
+	if !v.Sync.Has(d.Self.Name) || d.DB.Replaced != "" || !d.Lease.GuardianAlive || d.unfit(false) != "" || d.Now < d.Store.PromisedUntil || d.m.PromoteFailures > 0 {
 		return Decision{}, false
 	}
 	ask := func() (Decision, bool) {
@@ -79,7 +79,7 @@ func (d *decider) depose() (dec Decision, ok bool) {
 		return d.act(StateCandidate, 0, 0, why+": asking the synchronous standbys to stop receiving from it", Revoke{Epoch: v.Lock.Epoch, LockRev: v.LockRev}), true
 	}
 	switch {
-	case d.m.RevokedAt == 0 || d.Now-d.m.RevokedAt >= revokeAgain:
+	case d.m.RevokedAt == 0 || d.Now-max(d.m.RevokedAt, d.Peers.AskedAt) >= revokeAgain:
 		return ask()
 	case !d.promised():
 		return d.wait(StateCandidate, soon, "%s; this node could not stop receiving from it yet", why), true

@@ -533,6 +533,12 @@ func (w *world) setDB(a *args, phase string) error {
 		db.Hang = "no write ends"
 	}
 	a.span("stalled", w.o.Now, &db.StalledAt)
+	db.History = nil
+	a.parse("from", func(v string) error { // where the timeline before this one ended here
+		at, err := cluster.ParseLSN(v)
+		db.History = cluster.History{{Timeline: max(db.Timeline, db.ControlTimeline) - 1, LSN: at}}
+		return err
+	})
 	return nil
 }
 

@@ -38,7 +38,7 @@ func (i *Instance) Hold(ctx context.Context) error {
 		return fmt.Errorf("wal_retrieve_retry_interval is %s: with more than %s a standby cannot be sure in time that it receives nothing", retry, maxRetryInterval)
 	}
 	i.form.Lock()
-	i.role.upstream, i.role.primary = node.Upstream{}, false
+	i.role.upstream, i.role.known, i.role.primary = node.Upstream{}, true, false
 	i.form.Unlock()
 	if err := i.reloadQuick(ctx, true); err != nil {
 		return err

@@ -114,6 +114,7 @@ type Instance struct {
 type role struct {
 	primary  bool
 	upstream node.Upstream
+	known    bool // upstream was stated to this process
 	rule     quorum.Rule
 	settings cluster.Settings
 	members  map[string]cluster.Member

@@ -303,6 +303,9 @@ func (i *Instance) observeControl(ctx context.Context, db *ha.Database) {
 	db.ControlCheckpoint = cd.Checkpoint
 	db.LSN = max(cd.Checkpoint, cd.MinRecoveryEnd)
 	db.NewestTimeline = i.newestTimeline(db.ControlTimeline)
+	if i.history(db.ControlTimeline); i.last.historyOf == db.ControlTimeline {
+		db.History = i.last.history
+	}
 }
 
 // history keeps the timeline history of the present timeline.

@@ -24,7 +24,7 @@ const beforeStopWithin = 10 * time.Second
 // Start writes the files and starts the server as a primary or a standby.
 func (i *Instance) Start(ctx context.Context, s node.StartSpec) error {
 	i.form.Lock()
-	i.role = role{primary: s.Primary, upstream: s.Upstream, rule: s.Rule, settings: s.Settings, members: s.Members}
+	i.role = role{primary: s.Primary, upstream: s.Upstream, known: true, rule: s.Rule, settings: s.Settings, members: s.Members}
 	i.form.Unlock()
 	i.files.Lock()
 	command, err := i.writeFiles(ctx, !s.Primary, false)
@@ -53,7 +53,7 @@ func (i *Instance) Start(ctx context.Context, s node.StartSpec) error {
 // Follow changes what a running standby streams from.
 func (i *Instance) Follow(ctx context.Context, up node.Upstream) error {
 	i.form.Lock()
-	i.role.upstream, i.role.primary = up, false
+	i.role.upstream, i.role.known, i.role.primary = up, true, false
 	i.form.Unlock()
 	return i.reloadQuick(ctx, true)
 }
@@ -88,7 +88,13 @@ func (i *Instance) Configure(ctx context.Context, c cluster.Settings, members ma
 		}
 	}
 	i.role.primary = !standby
+	known := i.role.known
 	i.form.Unlock()
+	if standby && !known {
+		// An adopted standby, of which this process has not been told yet whom it follows: files made now
+		// would have it follow nobody.
+		return nil
+	}
 	return i.reload(ctx, standby)
 }
 

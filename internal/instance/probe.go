@@ -25,6 +25,8 @@ const (
 	storageDoubt = 700 * time.Millisecond
 	// writeEvery is the pause between two writes while there is doubt.
 	writeEvery = 500 * time.Millisecond
+	// writeAtMost is how long it may grow while none ends.
+	writeAtMost = 30 * time.Second
 )
 
 // prober looks for what old connections do not show: a postmaster that is stopped still answers on
@@ -74,13 +76,13 @@ func (p *prober) failing(now, moved time.Duration) (since time.Duration, why str
 		return since, "no new connection is answered", true
 	}
 	since = p.writes.unanswered()
-	if since == 0 || now-since < probeDoubt || moved > since {
+	if since == 0 || now-max(since, moved) < probeDoubt {
 		return 0, "", false
 	}
 	if stalled := p.stalled(now); stalled != 0 {
-		return min(since, stalled), "its storage makes nothing durable and no write ends", true
+		return max(min(since, stalled), moved), "its storage makes nothing durable and no write ends", true
 	}
-	return since, "no write ends", true
+	return max(since, moved), "no write ends", true
 }
 
 // probe tries new connections until ended is closed or the instance is.
@@ -110,6 +112,16 @@ func (i *Instance) try(probe func(context.Context) error) bool {
 	err := probe(ctx)
 	var refused *pgconn.PgError
 	return err == nil || errors.As(err, &refused) || errors.Is(err, postgres.ErrStarting)
+}
+
+// tryWrite says whether a write ended, or the server at least answered.
+func (i *Instance) tryWrite() (wrote, answered bool) {
+	answered = i.try(func(ctx context.Context) error {
+		err := i.pg.ProbeWrite(ctx)
+		wrote = err == nil
+		return err
+	})
+	return wrote, answered
 }
 
 // probeStorage tries the file systems of the data directory until ended is closed or the instance is.
@@ -162,18 +174,23 @@ func (i *Instance) probeWrites(p *prober, ended <-chan struct{}) {
 			return
 		case <-p.doubts:
 		}
+		pause := writeEvery
 		for again := p.primary.Load(); again; {
 			p.writes.begin(i.c.Now())
-			if i.try(i.pg.ProbeWrite) {
+			switch wrote, answered := i.tryWrite(); {
+			case wrote, answered && p.stalled(i.c.Now()) == 0:
+				// A refused connection says nothing of writes; without doubt about the storage it is none.
 				p.writes.answered()
-				again = p.stalled(i.c.Now()) != 0
+				again, pause = p.stalled(i.c.Now()) != 0, writeEvery
+			default:
+				pause = min(2*pause, writeAtMost) // each try that hangs leaves a session behind
 			}
 			select {
 			case <-ended:
 				return
 			case <-i.ctx.Done():
 				return
-			case <-time.After(writeEvery):
+			case <-time.After(pause):
 			}
 		}
 	}

@@ -19,6 +19,7 @@ func TestProber_WhatCountsAsAHang(t *testing.T) {
 		"slow storage, the server writes":                  {storage: now - 10*time.Second},
 		"storage and writes":                               {storage: now - 4*time.Second, writes: now - 2*time.Second, since: now - 4*time.Second, why: "its storage makes nothing durable and no write ends"},
 		"writes alone, as with a process that was stopped": {writes: now - 2*time.Second, moved: now - 3*time.Second, since: now - 2*time.Second, why: "no write ends"},
+		"storage that moved once more and then stopped":    {storage: now - 8*time.Second, writes: now - 6*time.Second, moved: now - 3*time.Second, since: now - 3*time.Second, why: "its storage makes nothing durable and no write ends"},
 		"a write that is slow while WAL grows":             {storage: now - 4*time.Second, writes: now - 3*time.Second, moved: now - time.Second},
 	} {
 		p := newProber()

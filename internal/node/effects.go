@@ -129,7 +129,11 @@ func startRule(o ha.Observation, primary bool) quorum.Rule {
 			states = append(states, w.Sync)
 		}
 	}
-	return quorum.Restart(o.Self.Name, states...)
+	rule := quorum.Restart(o.Self.Name, states...)
+	if s := o.Store.View.Config.Settings; primary && rule.Num == 0 && s.SynchronousStrict && s.SynchronousMode != cluster.SyncOff && o.Store.View.Initialize != "" {
+		return quorum.Blocking(s.SynchronousMode == cluster.SyncQuorum) // in strict mode nothing is acknowledged by the leader alone
+	}
+	return rule
 }
 
 // keepHouse does what every tick does for a running node, whatever was decided. Nothing in it is

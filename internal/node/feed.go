@@ -171,12 +171,21 @@ func (f *Feed) Run(ctx context.Context) {
 			pause = min(pause*2, time.Second)
 			continue
 		}
-		pause = 50 * time.Millisecond
-		f.follow(ctx)
+		if f.follow(ctx) {
+			pause = 50 * time.Millisecond
+			continue
+		}
+		// A watch that told nothing: its member has no leader, perhaps. The next one may be no better.
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+		pause = min(pause*2, time.Second)
 	}
 }
 
-func (f *Feed) follow(ctx context.Context) {
+// follow watches until the watch ends, and says whether it told anything.
+func (f *Feed) follow(ctx context.Context) (told bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	f.mu.Lock()
@@ -185,8 +194,9 @@ func (f *Feed) follow(ctx context.Context) {
 	for u := range f.store.Watch(ctx, after) {
 		if u.Err != nil {
 			f.log.Debug("watch of the store ended", "err", u.Err)
-			return
+			return told
 		}
+		told = true
 		f.mu.Lock()
 		f.contactAt = f.now()
 		if len(u.Changes) > 0 {
@@ -195,6 +205,7 @@ func (f *Feed) follow(ctx context.Context) {
 		}
 		f.mu.Unlock()
 	}
+	return told
 }
 
 // onlyRenewed says that between two views nothing changed but the lock's renewal and the leader's

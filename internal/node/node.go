@@ -80,6 +80,7 @@ type Node struct {
 	follow  sync.Mutex // held while what PostgreSQL streams from is changed; guards revoked
 	revoked int64      // the revision of the lock at which nothing is received from its holder
 	held    bool       // and that is so, not only promised
+	told    bool       // and somebody may count on it: another member, or a take-over of this node's
 
 	probeMu  sync.Mutex
 	probed   hold // what answered is about
@@ -323,6 +324,7 @@ func (n *Node) effect(ctx context.Context, o ha.Observation, e ha.Effect) error 
 			return err
 		}
 		defer taken()
+		n.tell()
 		err = n.c.Lead.Take(quick, e, view.InitializeRev, view.Status, settings.TTL, n.member.lease)
 		n.refresh(quick)
 		if err == nil && e.Behind > 0 {

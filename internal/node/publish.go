@@ -174,11 +174,7 @@ func (n *Node) Peer(ctx context.Context) cluster.PeerStatus {
 	if o.DB.Replaying || o.DB.Replaced != "" {
 		p.LSN = 0 // not known: it may have confirmed commits that it has not replayed again yet, or that are gone
 	}
-	n.follow.Lock()
-	if n.held {
-		p.Revoked = n.revoked
-	}
-	n.follow.Unlock()
+	p.Revoked = n.tell()
 	p.Eligible, p.Why = ha.Eligible(o)
 	p.CrashLoop = ha.CrashLoop(o)
 	return p

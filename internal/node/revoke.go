@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/hathi-ha/hathi/internal/cluster"
@@ -113,10 +114,15 @@ func (n *Node) hold(ctx context.Context, lockRev int64) error {
 	if n.revoked == lockRev && n.held {
 		return nil
 	}
+	if live := n.c.Feed.Get().View.LockRev; live != lockRev {
+		// Decided, or asked for, before the lock moved on. A promise for what is past would take the place
+		// of one that somebody may count on.
+		return fmt.Errorf("%w: the lock is at revision %d, not %d", errRefused, live, lockRev)
+	}
 	if err := n.c.Promises.Save(lockRev); err != nil {
 		return fmt.Errorf("keep the promise to receive nothing: %w", err)
 	}
-	n.revoked, n.held = lockRev, false
+	n.revoked, n.held, n.told = lockRev, false, false
 	if err := n.c.DB.Hold(ctx); err != nil {
 		return fmt.Errorf("stop receiving WAL: %w", err)
 	}
@@ -140,10 +146,34 @@ func (n *Node) mayReceive(v cluster.View, upstream string) error {
 	return nil
 }
 
+// letGo takes back a promise that nobody was told of: without the others it is of no use, and it would
+// keep this node from the leader until the lock is seen to move on.
+func (n *Node) letGo(lockRev int64) {
+	n.follow.Lock()
+	defer n.follow.Unlock()
+	if n.revoked == lockRev && n.held && !n.told {
+		n.revoked, n.held = 0, false
+	}
+}
+
+// tell notes that somebody counts on this node's promise, and says what it is; 0: there is none.
+func (n *Node) tell() int64 {
+	n.follow.Lock()
+	defer n.follow.Unlock()
+	if !n.held {
+		return 0
+	}
+	n.told = true
+	return n.revoked
+}
+
 // revoke performs ha.Revoke: this node and the others, at the same time.
 func (n *Node) revoke(ctx context.Context, o ha.Observation, e ha.Revoke) error {
 	v := o.Store.View
 	r := Revocation{Scope: n.c.Scope, Name: n.c.Name, Epoch: e.Epoch, LockRev: e.LockRev}
+	// Only those count who can acknowledge for the holder.
+	members := maps.Clone(v.Members)
+	maps.DeleteFunc(members, func(name string, _ cluster.Member) bool { return !v.Sync.Has(name) })
 	var answers map[string]cluster.PeerStatus
 	var err error
 	// To end a WAL receiver takes its time, and the promises do not depend on each other.
@@ -152,8 +182,17 @@ func (n *Node) revoke(ctx context.Context, o ha.Observation, e ha.Revoke) error 
 			err = n.hold(ctx, e.LockRev)
 			return
 		}
-		answers = n.c.Peers.Revoke(ctx, v.Members, n.c.Name, v.Lock.Node, r)
+		answers = n.c.Peers.Revoke(ctx, members, n.c.Name, v.Lock.Node, r)
 	})
 	n.peers = ha.Peers{Answers: answers, AskedAt: n.c.Now()}
+	agreed := 0
+	for _, a := range answers {
+		if a.Revoked == e.LockRev {
+			agreed++
+		}
+	}
+	if agreed < v.Sync.Quorum {
+		n.letGo(e.LockRev)
+	}
 	return err
 }

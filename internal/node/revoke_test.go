@@ -123,3 +123,112 @@ func TestNode_AStaleDecisionDoesNotBreakAPromise(t *testing.T) {
 		})
 	}
 }
+
+// lonely is the other members, none of whom promises anything; the leader answers probes when it is
+// heard.
+type lonely struct {
+	node.Peers
+	heard bool
+}
+
+func (l *lonely) Alive(context.Context, cluster.Member) bool { return l.heard }
+func (l *lonely) Ask(context.Context, map[string]cluster.Member, string, []string) map[string]cluster.PeerStatus {
+	return nil
+}
+func (l *lonely) Revoke(context.Context, map[string]cluster.Member, string, string, node.Revocation) map[string]cluster.PeerStatus {
+	return nil
+}
+
+// fenced is a synchronous cluster that pg2 leads, and the standby pg1, which has seen it renew and does
+// not hear it.
+type fenced struct {
+	*bench
+	lock  cluster.Lock
+	feed  *node.Feed
+	db    *standby
+	peers *lonely
+	node  *node.Node
+}
+
+func newFenced(t *testing.T) *fenced {
+	f := &fenced{bench: newBench(t), db: &standby{}, peers: &lonely{},
+		lock: cluster.Lock{Node: "pg2", Instance: "i2", Epoch: 5, Seq: 1, Timeline: 1, TTL: 6000, Ready: true}}
+	for _, name := range []string{"1", "2", "3"} {
+		f.put(dcs.MemberKey("pg"+name), cluster.Member{ConnURL: "postgres://10.0.0." + name + ":5432/postgres"})
+	}
+	f.put(dcs.KeyConfig, map[string]any{"ttl": 6, "synchronous_mode": "quorum"})
+	f.put(dcs.KeySync, cluster.SyncState{Leader: "pg2", Standbys: []string{"pg1", "pg3"}, Quorum: 1})
+	f.put(dcs.KeyInitialize, 7)
+	f.put(dcs.KeyLock, f.lock)
+	f.feed = node.NewFeed(f.server.Client("feed"), f.now, slog.New(slog.DiscardHandler))
+	f.refresh()
+	f.renewed()
+	f.node = node.New(node.Config{Name: "pg1", Scope: "c", Instance: func() string { return f.instance }, Store: f.client, DB: f.db, Guard: f.guard,
+		Peers: f.peers, Jobs: node.NewRunner(f.now), Feed: f.feed, Lead: f.lead, Now: f.now, Wall: func() time.Time { return time.Unix(0, 0) },
+		Log: slog.New(slog.DiscardHandler), Promises: promises{}})
+	f.node.ProbeLeader(t.Context())
+	return f
+}
+
+func (f *fenced) put(key string, value any) {
+	f.t.Helper()
+	text, err := json.Marshal(value)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if _, err := f.client.Commit(f.t.Context(), dcs.Txn{Then: []dcs.Op{{Key: key, Value: text}}}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fenced) refresh() {
+	f.t.Helper()
+	if err := f.feed.Refresh(f.t.Context()); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// renewed is a renewal of the lock that this node sees.
+func (f *fenced) renewed() {
+	f.t.Helper()
+	f.lock.Seq++
+	f.put(dcs.KeyLock, f.lock)
+	f.refresh()
+}
+
+// A standby that does not hear the leader, and whom nobody joins, must not be kept from the leader by a
+// promise that is of no use to anybody.
+func TestNode_APromiseThatNobodyWasToldOfIsTakenBack(t *testing.T) {
+	f := newFenced(t)
+	f.clock += 2 * time.Second
+	if d := f.node.Tick(t.Context()); d.State != ha.StateCandidate {
+		t.Fatalf("got %s (%s), want a candidate that asks for promises", d.State, d.Why)
+	}
+	f.peers.heard = true
+	f.node.ProbeLeader(t.Context())
+	f.node.Tick(t.Context())
+	if !slices.Contains(f.db.followed, "pg2") {
+		t.Errorf("got %v followed, want the leader, which answers again", f.db.followed)
+	}
+}
+
+// A decision on a view that is past must not put its promise in the place of a newer one, on which
+// another member may count.
+func TestNode_AStalePromiseDoesNotReplaceANewerOne(t *testing.T) {
+	f := newFenced(t)
+	var at int64
+	f.clock += 1500 * time.Millisecond
+	f.db.observing = func() { // the tick has its view of the store already
+		f.renewed()
+		at = f.view().LockRev
+		f.clock += time.Second
+		f.refresh()
+		if _, err := f.node.Revoke(t.Context(), node.Revocation{Scope: "c", Name: "pg3", Epoch: 5, LockRev: at}); err != nil {
+			t.Fatalf("got %v, want the promise", err)
+		}
+	}
+	f.node.Tick(t.Context())
+	if got := f.node.Peer(t.Context()).Revoked; got != at {
+		t.Errorf("got the promise for revision %d, want the one for %d that was given", got, at)
+	}
+}

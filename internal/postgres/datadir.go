@@ -105,7 +105,10 @@ func (s *Server) ReadHistoryFile(tl uint32) (cluster.History, error) {
 	return h, nil
 }
 
-const asideInfix = ".aside-"
+const (
+	asideInfix = ".aside-"
+	asideTime  = "20060102T150405Z"
+)
 
 // SetAside renames the data directory, which must not be in use, to one that tells when and why,
 // and returns its new path. Nothing is deleted. ErrRunning when processes of PostgreSQL are in it.
@@ -114,8 +117,21 @@ func (s *Server) SetAside(reason string) (string, error) {
 	if err := s.wantIdle(); err != nil {
 		return "", fmt.Errorf("set %s aside: %w", dir, err)
 	}
-	// The time in the name is for people; it orders nothing.
-	base := dir + asideInfix + time.Now().UTC().Format("20060102T150405Z") + "-" + slug(reason)
+	// The time in the name orders the directories, and old ones are deleted first: it is never before that
+	// of one that is there, whatever the clock says.
+	at := time.Now().UTC()
+	others, err := s.Aside()
+	if err != nil {
+		return "", fmt.Errorf("set %s aside: %w", dir, err)
+	}
+	for _, o := range others {
+		_, rest, _ := strings.Cut(filepath.Base(o), asideInfix)
+		text, _, _ := strings.Cut(rest, "-")
+		if t, err := time.Parse(asideTime, text); err == nil && !at.Truncate(time.Second).After(t) {
+			at = t.Add(time.Second)
+		}
+	}
+	base := dir + asideInfix + at.Format(asideTime) + "-" + slug(reason)
 	path := base
 	for i := 2; exists(path); i++ {
 		path = fmt.Sprintf("%s-%d", base, i)

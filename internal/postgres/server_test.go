@@ -117,6 +117,27 @@ func TestServer_LifeOfAPrimary(t *testing.T) {
 	}
 }
 
+// The clock of a machine can be years behind after a start; what is set aside now is the newest all the same.
+func TestSetAside_ComesAfterThoseThatAreThere(t *testing.T) {
+	dir := t.TempDir()
+	n := postgres.New(postgres.Config{DataDir: filepath.Join(dir, "data"), SocketDir: dir, Port: 1, Superuser: postgres.Login{Username: "postgres"}})
+	defer n.Close()
+	future := filepath.Join(dir, "data.aside-20991231T235959Z-diverged")
+	for _, d := range []string{future, n.DataDir()} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path, err := n.SetAside("crash loop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := n.Aside()
+	if err != nil || len(list) != 2 || list[1] != path {
+		t.Errorf("got %v, %v, want %s last", list, err, path)
+	}
+}
+
 func TestServer_RefusesForeignDirectories(t *testing.T) {
 	dir, cred := base(t)
 	n := newNode(t, dir, "a", cred)

@@ -30,7 +30,8 @@ const (
 type Access struct {
 	Username, Password string // both empty: no password is asked for
 	Allowlist          []netip.Prefix
-	AllowMembers       bool // allowlist_include_members: the members' own addresses too
+	AllowNames         []string // of the allowlist: host names, looked up at each request
+	AllowMembers       bool     // allowlist_include_members: the members' own addresses too
 	// Hosts are names under which browsers may reach this server, beside IP addresses, localhost
 	// and the members' own hosts.
 	Hosts []string
@@ -55,8 +56,9 @@ func (a Access) allow(r *http.Request, verify VerifyClient, members map[string]c
 	}
 	from := remoteIP(r)
 	checkMembers := a.AllowMembers && !byMember
-	if len(a.Allowlist) > 0 || checkMembers {
-		if !contains(a.Allowlist, from) && (!checkMembers || !isMember(r.Context(), from, members)) {
+	listed := len(a.Allowlist) > 0 || len(a.AllowNames) > 0
+	if listed || checkMembers {
+		if !contains(a.Allowlist, from) && !named(r.Context(), from, a.AllowNames) && (!checkMembers || !isMember(r.Context(), from, members)) {
 			return &refusal{code: http.StatusForbidden, text: "Access is denied"}
 		}
 	}
@@ -67,7 +69,7 @@ func (a Access) allow(r *http.Request, verify VerifyClient, members map[string]c
 	if a.password() {
 		return a.basic(r)
 	}
-	if wantCert || len(a.Allowlist) > 0 || checkMembers || from.IsLoopback() {
+	if wantCert || listed || checkMembers || from.IsLoopback() {
 		return nil
 	}
 	if byMember && isMember(r.Context(), from, members) {
@@ -170,6 +172,11 @@ func isMember(ctx context.Context, ip netip.Addr, members map[string]cluster.Mem
 			return true
 		}
 	}
+	return named(ctx, ip, names)
+}
+
+// named says whether one of the names stands for ip.
+func named(ctx context.Context, ip netip.Addr, names []string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	for _, n := range names {

@@ -37,6 +37,8 @@ func TestAccess(t *testing.T) {
 		{"right password", password, "10.0.0.9:9", "/reload", good, 299, ""},
 		{"failsafe needs it too", password, "10.0.0.2:9", "/failsafe", nil, 401, "no auth header received"},
 		{"allowlist, inside", rest.Access{Allowlist: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}, "10.0.0.9:9", "/reload", nil, 299, ""},
+		{"allowlist, a name", rest.Access{AllowNames: []string{"localhost"}}, "127.0.0.1:9", "/reload", nil, 299, ""},
+		{"allowlist, another's name", rest.Access{AllowNames: []string{"localhost"}}, "10.0.0.9:9", "/reload", nil, 403, "Access is denied"},
 		{"allowlist, outside", rest.Access{Allowlist: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}, "127.0.0.1:9", "/reload", nil, 403, "Access is denied"},
 		{"members only, member", rest.Access{AllowMembers: true}, "10.0.0.2:9", "/reload", nil, 299, ""},
 		{"members only, stranger", rest.Access{AllowMembers: true}, "10.0.0.9:9", "/reload", nil, 403, "Access is denied"},

@@ -269,13 +269,15 @@ func (r *Router) askHolder() {
 			return
 		}
 		r.mu.Lock()
-		l, seen, cur := r.view.lease(), r.view.seen, r.tenure
+		// Also when the tenure has ended: the holder may just have been slow to answer, and its word
+		// begins another one.
+		l, seen, held := r.view.lease(), r.view.seen, r.view.lockErr == nil && r.view.lock.Held()
 		r.mu.Unlock()
 		now := r.cfg.Now()
 		// No renewal takes this instant away, so it is slept until; a second at most, because timers
 		// stand still while the machine is suspended.
 		timer.Reset(min(max(seen+lease.FailsafeAfter(l)-now, every), time.Second))
-		if cur == nil || now-seen < lease.FailsafeAfter(l) {
+		if !held || seen == 0 || now-seen < lease.FailsafeAfter(l) {
 			continue
 		}
 		w, err := r.holder.Ask(r.ctx)

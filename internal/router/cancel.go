@@ -41,8 +41,8 @@ func (r *Router) cancelRequest(s *session, key string) {
 // is when it has sent the signal.
 func (r *Router) sendCancel(t target, packet []byte) error {
 	select {
-	case r.dials <- struct{}{}:
-		defer func() { <-r.dials }()
+	case r.cancelling <- struct{}{}:
+		defer func() { <-r.cancelling }()
 	case <-r.ctx.Done():
 		return errClosing
 	}

@@ -141,17 +141,24 @@ func (r *Router) attempt(ctx context.Context, p port, t target, o opening, late 
 		ctx, cancel = context.WithTimeout(r.ctx, r.cfg.ConnectTimeout)
 		defer cancel()
 	}
+	if p == portRead {
+		// There may be another replica; a primary that takes its time is waited for.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.cfg.ConnectTimeout)
+		defer cancel()
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if t.tenure != nil {
 		defer context.AfterFunc(t.tenure.ctx, func() { cancel(context.Cause(t.tenure.ctx)) })()
 	}
+	slots := r.dials[p]
 	select {
-	case r.dials <- struct{}{}:
+	case slots <- struct{}{}:
 	case <-ctx.Done():
 		return nil, nil, context.Cause(ctx)
 	}
-	defer func() { <-r.dials }()
+	defer func() { <-slots }()
 	d := net.Dialer{Timeout: r.cfg.ConnectTimeout, KeepAliveConfig: keepAlive}
 	c, err := d.DialContext(ctx, "tcp", t.backend.Addr)
 	if err != nil {

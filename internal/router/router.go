@@ -92,13 +92,14 @@ type Router struct {
 
 	holder fresh.Answers[word] // what the holder of the lock says of itself
 
-	sessions registry
-	loads    loads
-	slots    chan struct{} // one for each client connection
-	dials    chan struct{} // one for each connection attempt under way
-	backTLS  atomic.Bool   // a backend has accepted TLS
-	cancels  *bucket
-	stats    stats
+	sessions   registry
+	loads      loads
+	slots      chan struct{}        // one for each client connection
+	dials      [ports]chan struct{} // one for each connection attempt under way
+	cancelling chan struct{}        // one for each cancel request under way
+	backTLS    atomic.Bool          // a backend has accepted TLS
+	cancels    *bucket
+	stats      stats
 }
 
 // maxDials bounds the connection attempts under way, so that a storm of newcomers after a
@@ -111,6 +112,7 @@ type port int
 const (
 	portWrite port = iota
 	portRead
+	ports // how many there are
 )
 
 func (p port) String() string {
@@ -155,8 +157,11 @@ func New(cfg Config) *Router {
 		cfg: cfg, log: cfg.Logger,
 		stopping: make(chan struct{}),
 		kick:     make(chan struct{}, 1), reload: make(chan struct{}, 1),
-		slots: make(chan struct{}, cfg.MaxSessions), dials: make(chan struct{}, maxDials),
+		slots: make(chan struct{}, cfg.MaxSessions), cancelling: make(chan struct{}, maxDials),
 		cancels: newBucket(20, 40),
+	}
+	for p := range r.dials {
+		r.dials[p] = make(chan struct{}, maxDials)
 	}
 	r.carrier = &relay{r}
 	r.holder.Make, r.holder.Go = r.askNow, r.wg.Go

@@ -406,8 +406,8 @@ type peers struct{ m *machine }
 
 var _ node.Peers = peers{}
 
-// askWithin bounds a round of probes.
-const askWithin = 500 * time.Millisecond
+// askWithin bounds a round of probes, as in the daemon.
+const askWithin = ha.AskWithin
 
 // Ask implements node.Peers.
 func (s peers) Ask(ctx context.Context, members map[string]cluster.Member, self string, unhurried []string) map[string]cluster.PeerStatus {

@@ -86,10 +86,13 @@ func (l limit) judge(all []figure) goal {
 	}
 	g := goal{What: l.what, Want: strings.Join(want, ", "), Verdict: notMeasured}
 	few, over := false, false
+	var pairs int
 	for _, f := range all {
 		if !slices.Contains(l.systems, f.System) || !slices.Contains(l.faults, f.Fault) || f.N == 0 {
 			continue
 		}
+		pairs++
+		few = few || f.Void > 0 // a round that did not come about may be hathi's doing
 		over = over || l.p50 > 0 && f.Median > l.p50 || l.p95 > 0 && f.P95 > l.p95 || l.most > 0 && f.Max > l.most || l.keepRows && f.Lost > 0 || f.Failed > 0
 		few = few || f.N < enoughRounds
 		text := fmt.Sprintf("%s, %s: p50 %.2f, p95 %.2f, max %.2f (n %d)", strings.TrimPrefix(f.System, "hathi "), f.Fault, f.Median, f.P95, f.Max, f.N)
@@ -106,7 +109,7 @@ func (l limit) judge(all []figure) goal {
 	}
 	g.Now = strings.Join(now, "; ")
 	if len(now) > 0 {
-		g.Verdict = verdictOf(over, few)
+		g.Verdict = verdictOf(over, few || pairs < len(l.systems)*len(l.faults))
 	}
 	return g
 }
@@ -130,7 +133,7 @@ func rejoinGoal(all []figure) goal {
 			continue
 		}
 		few = few || f.Rejoins < enoughRounds
-		over = over || f.RejoinP95 > 3
+		over = over || f.RejoinP95 > 3 || f.Failed > 0 // one that did not come back in time has no figure
 		if worst == nil || f.RejoinP95 > worst.RejoinP95 {
 			worst = &all[i]
 		}

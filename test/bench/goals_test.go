@@ -52,7 +52,9 @@ func TestGoals_OutagesOfEventsAreJudgedOneByOne(t *testing.T) {
 		"one row lost":                {append(lossy, quick...), missed},
 		"a failed round":              {append(failed, quick...), missed},
 		"rounds that do not count":    {void, notMeasured},
-		"another system that is slow": {append(several("patroni 20/1/3 sync", power, 10, 20), quick...), met},
+		"some that do not count":      {append(append(several(quorum6, power, 10, 2), void[0]), quick...), tooFew},
+		"one event of two":            {quick, tooFew},
+		"another system that is slow": {append(append(several("patroni 20/1/3 sync", power, 10, 20), several(quorum6, power, 10, 2)...), quick...), met},
 	} {
 		if got := find(t, judgeGoals(results{rounds: c.rounds}), "node loss, quorum"); got.Verdict != c.want {
 			t.Errorf("%s: got %q (%s), want %q", name, got.Verdict, got.Now, c.want)
@@ -61,7 +63,11 @@ func TestGoals_OutagesOfEventsAreJudgedOneByOne(t *testing.T) {
 }
 
 func TestGoals_SwitchoverHasTwoBounds(t *testing.T) {
-	rounds := several(async6, switchover, 10, 0.25)
+	half := results{rounds: several(async6, switchover, 10, 0.25)}
+	if got := find(t, judgeGoals(half), "planned switchover"); got.Verdict != tooFew {
+		t.Errorf("one of two clusters: got %q (%s), want %q", got.Verdict, got.Now, tooFew)
+	}
+	rounds := append(half.rounds, several(quorum6, switchover, 10, 0.25)...)
 	if got := find(t, judgeGoals(results{rounds: rounds}), "planned switchover"); got.Verdict != met {
 		t.Errorf("got %q (%s), want it met", got.Verdict, got.Now)
 	}
@@ -186,7 +192,7 @@ func TestMedianInterval(t *testing.T) {
 }
 
 func TestCheck_FailsWhenAGoalIsMissed(t *testing.T) {
-	good := &bench{results: results{rounds: several(async6, sigkill, 10, 0.5)}}
+	good := &bench{results: results{rounds: append(several(async6, sigkill, 10, 0.5), several(quorum6, sigkill, 10, 0.5)...)}}
 	if err := good.check(true); err != nil {
 		t.Errorf("got %v, want no error", err)
 	}
