@@ -80,8 +80,15 @@ func (d *decider) candidateDown() Decision {
 	if next == d.Self.Name {
 		next = ""
 	}
-	if next != "" && db.Control.WasPrimary() && db.Control != ControlShutDown && d.Now-d.m.NoLeaderSince < d.grace() {
-		return d.wait(StateWaiting, soon, "waiting for %s, which was named to lead, to compare histories before PostgreSQL is started", next)
+	if next != "" && db.Control.WasPrimary() {
+		pause := d.grace()
+		if db.Control == ControlShutDown {
+			// It could start at once, and would only take the machine's time while its successor comes up.
+			pause = min(pause, time.Second)
+		}
+		if d.Now-d.m.NoLeaderSince < pause {
+			return d.wait(StateWaiting, soon, "waiting for %s, which was named to lead, to compare histories before PostgreSQL is started", next)
+		}
 	}
 	return d.act(StateFollowing, 0, soon, "nobody leads: starting PostgreSQL read-only to know how far it is", Start{Upstream: next})
 }
