@@ -39,7 +39,8 @@ func (d *decider) handover() Decision {
 	case d.Now-d.m.HandoverSince > handoverWithin:
 		return drop("the preparation took longer than %s", handoverWithin)
 	}
-	if !d.peersKnown(0) {
+	if !d.peersKnown(d.m.HandoverSince) {
+		// Answers from before the request may tell of a candidate that was just starting.
 		return d.ask(StateHandingOver, vouch, "switchover asked for: looking at the candidates")
 	}
 	to, why := d.switchTarget(req)
