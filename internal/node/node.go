@@ -73,7 +73,9 @@ type Node struct {
 	request ha.Request
 	answers map[string]chan Outcome
 	promise time.Duration // until when this node takes no lock
-	taking  bool          // a take-over is under way
+	// promisedEpoch is the highest epoch that a promise was for; 0: none said.
+	promisedEpoch uint64
+	taking        bool // a take-over is under way
 
 	listed failsafeWrites
 
@@ -179,7 +181,7 @@ func (n *Node) observe(ctx context.Context) ha.Observation {
 	n.follow.Unlock()
 	n.reqMu.Lock()
 	o.Request = n.request
-	o.Store.PromisedUntil = n.promise
+	o.Store.PromisedUntil = n.promisedUntil(store.View)
 	n.reqMu.Unlock()
 	return o
 }

@@ -100,14 +100,26 @@ func (n *Node) Promise(p Promise) (bool, string) {
 		return false, n.c.Name + " holds the lock"
 	}
 	n.promise = max(n.promise, n.c.Now()+lease.TakeoverAfter(ttl))
+	n.promisedEpoch = max(n.promisedEpoch, p.Epoch)
 	return true, "Accepted"
+}
+
+// promisedUntil is when the failsafe promise ends. It ends at once where the store, v, shows that the
+// holder has given the lock of that epoch back: it had no PostgreSQL left that could acknowledge. A lock
+// that is gone says nothing of that. reqMu is held.
+func (n *Node) promisedUntil(v cluster.View) time.Duration {
+	if n.promisedEpoch != 0 && v.LockRev != 0 && !v.LockBad && !v.Lock.Held() && v.Lock.Epoch >= n.promisedEpoch {
+		return 0
+	}
+	return n.promise
 }
 
 // mayTake begins the taking of the lock, unless a promise forbids it; the returned function ends it.
 func (n *Node) mayTake() (func(), error) {
+	view := n.c.Feed.Get().View
 	n.reqMu.Lock()
 	defer n.reqMu.Unlock()
-	if n.c.Now() < n.promise {
+	if n.c.Now() < n.promisedUntil(view) {
 		return nil, fmt.Errorf("%w: this node promised not to take the lock yet", errRefused)
 	}
 	n.taking = true

@@ -232,3 +232,40 @@ func TestNode_AStalePromiseDoesNotReplaceANewerOne(t *testing.T) {
 		t.Errorf("got the promise for revision %d, want the one for %d that was given", got, at)
 	}
 }
+
+// The holder that could not reach the store for a moment got a promise; when it then gives the lock back,
+// its successor must not wait for the promise to end.
+func TestNode_APromiseEndsWhenTheHolderGivesTheLockBack(t *testing.T) {
+	f := newFenced(t)
+	if ok, why := f.node.Promise(node.Promise{Scope: "c", Name: "pg2", Epoch: 5, TTL: 6000}); !ok {
+		t.Fatalf("got no promise: %s", why)
+	}
+	f.clock += 100 * time.Millisecond
+	released := f.lock
+	released.Node, released.Instance, released.Ready, released.Successor = "", "", false, "pg1"
+	f.put(dcs.KeyLock, released)
+	f.refresh()
+	if d := f.node.Tick(t.Context()); d.State != ha.StateCandidate {
+		t.Errorf("released: got %s (%s), want a candidate", d.State, d.Why)
+	}
+	// One that is gone, or of an earlier epoch, proves nothing.
+	for name, change := range map[string]func(*fenced){
+		"of an earlier epoch": func(f *fenced) { released.Epoch = 4; f.put(dcs.KeyLock, released) },
+		"removed": func(f *fenced) {
+			if _, err := f.client.Commit(t.Context(), dcs.Txn{Then: []dcs.Op{{Key: dcs.KeyLock, Delete: true}}}); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		f := newFenced(t)
+		if ok, why := f.node.Promise(node.Promise{Scope: "c", Name: "pg2", Epoch: 5, TTL: 6000}); !ok {
+			t.Fatalf("got no promise: %s", why)
+		}
+		f.clock += 100 * time.Millisecond
+		change(f)
+		f.refresh()
+		if d := f.node.Tick(t.Context()); d.State == ha.StateCandidate {
+			t.Errorf("%s: got a candidate (%s), want the promise kept", name, d.Why)
+		}
+	}
+}

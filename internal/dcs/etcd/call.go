@@ -109,15 +109,15 @@ func (s *Store) call(ctx context.Context, op string, repeatable bool, request fu
 const freshFor = time.Second
 
 // ping asks a member that has not answered lately for a sign of life before a request is entrusted to
-// it. The request may be one that must not be repeated, and a member that vanished, or that knows of no
-// leader, would swallow it.
+// it: a linearizable read. The request may be one that must not be repeated, and a member that vanished,
+// that knows of no leader, or that has just started and lags behind, would swallow it.
 func (s *Store) ping(ctx context.Context, e *endpoint, conn *grpc.ClientConn) error {
 	if e.answeredWithin(freshFor) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), max(s.config.RequestTimeout/6, blameAfter))
 	defer cancel()
-	_, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(s.config.Prefix), CountOnly: true, Serializable: true})
+	_, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(s.config.Prefix), CountOnly: true})
 	if err == nil {
 		e.good()
 	}
