@@ -257,6 +257,9 @@ func (s *Server) start(ctx context.Context, o StartOptions) (*Postmaster, error)
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	if err := s.dropSocketLock(); err != nil {
+		return nil, err
+	}
 	bin, err := s.BinDir()
 	if err != nil {
 		return nil, err
@@ -303,6 +306,26 @@ func (s *Server) start(ctx context.Context, o StartOptions) (*Postmaster, error)
 	})
 	s.setPostmaster(pm)
 	return pm, nil
+}
+
+// dropSocketLock removes the lock of the socket that a server of this data directory left behind, in
+// which nothing runs. PostgreSQL itself goes by the process id in it, and refuses to start while that
+// number is another process', as after a power cut.
+func (s *Server) dropSocketLock() error {
+	path := filepath.Join(s.cfg.SocketDir, fmt.Sprintf(".s.PGSQL.%d.lock", s.cfg.Port))
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ignoreNotExist(err)
+	}
+	f, err := parsePIDFile(string(b))
+	if err != nil || f.dataDir != s.cfg.DataDir && f.dataDir != s.dataDir() {
+		return nil // somebody else's, or nobody's: PostgreSQL says what it thinks of it
+	}
+	if err := os.Remove(path); err != nil {
+		return ignoreNotExist(err)
+	}
+	s.log.Info("removed a stale lock of the socket", "path", path)
+	return nil
 }
 
 // arguments of the server. What the agent relies on is given here, so that no line in a file or of

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,6 +117,34 @@ func TestServer_LifeOfAPrimary(t *testing.T) {
 	if gone, err := n.PruneAside(0); err != nil || len(gone) != 0 {
 		t.Fatalf("got %v, %v, want the newest kept", gone, err)
 	}
+}
+
+// After a power cut the number in the lock of the socket can be that of any process.
+func TestServer_StartsBesideALockOfItsOwnThatIsStale(t *testing.T) {
+	dir, cred := base(t)
+	n := newNode(t, dir, "a", cred)
+	if err := n.Initdb(within(t), postgres.InitdbOptions{ExtraArgs: []string{"--no-sync"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	other := exec.Command("sleep", "60")
+	if cred != nil {
+		other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: cred.UID, Gid: cred.GID}}
+	}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Process.Kill(); _ = other.Wait() }()
+	lock := filepath.Join(dir, fmt.Sprintf(".s.PGSQL.%d.lock", n.cfg.Port))
+	text := fmt.Sprintf("%d\n%s\n1\n%d\n%s\n", other.Process.Pid, n.cfg.DataDir, n.cfg.Port, dir)
+	if err := os.WriteFile(lock, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if cred != nil {
+		if err := os.Chown(lock, int(cred.UID), int(cred.GID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.start(t, nil)
 }
 
 // The clock of a machine can be years behind after a start; what is set aside now is the newest all the same.

@@ -285,18 +285,19 @@ func (h *host) powerOff() error {
 	if err := h.cg.kill(); err != nil {
 		return err
 	}
+	var errs []error
 	for n, p := range h.procs {
-		p.wait()
+		errs = append(errs, p.end(n, h))
 		delete(h.procs, n)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // remove ends the host.
 func (h *host) remove() error {
 	err := h.cg.remove()
-	for _, p := range h.procs {
-		p.wait()
+	for n, p := range h.procs {
+		err = errors.Join(err, p.end(n, h))
 	}
 	if h.ns == clientNS {
 		return errors.Join(err, ip("-n", clientNS, "addr", "del", h.ip+"/24", "dev", "br0"))
@@ -311,6 +312,18 @@ type proc struct {
 }
 
 func (p *proc) wait() { <-p.done }
+
+// end kills the process, which may not have been in its host's cgroup, and waits for it. Its name and
+// its host are for the error.
+func (p *proc) end(name string, h *host) error {
+	_ = p.cmd.Process.Kill()
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(30 * time.Second):
+		return fmt.Errorf("%s on %s (process %d) has not ended 30 s after SIGKILL: look at its state in /proc/%[3]d/status", name, h.name, p.cmd.Process.Pid)
+	}
+}
 
 // user is whom a process runs as.
 type user struct {
