@@ -62,7 +62,8 @@ func TestStatus_ARestartedStandbyTellsWhenItsPositionCounts(t *testing.T) {
 		}
 		return err
 	})
-	if st := b.ready(t); st.LSN() < end.Flushed {
-		t.Errorf("got %s, want at least %s", st.LSN(), end.Flushed)
+	// Not its position: what the primary had flushed may have ended within a record, which nothing can replay.
+	if err := b.Exec(ctx, "SELECT 1 / (count(*) = 1000)::int FROM public.t"); err != nil {
+		t.Errorf("the confirmed rows are not there: %v", err)
 	}
 }
