@@ -85,17 +85,25 @@ func (p *prober) failing(now, moved time.Duration) (since time.Duration, why str
 	return max(since, moved), "no write ends", true
 }
 
+// came waits for something from c, and is false when ended is closed or the instance is instead.
+func came[T any](i *Instance, ended <-chan struct{}, c <-chan T) bool {
+	select {
+	case <-ended:
+		return false
+	case <-i.ctx.Done():
+		return false
+	case <-c:
+		return true
+	}
+}
+
 // probe tries new connections until ended is closed or the instance is.
 func (i *Instance) probe(p *prober, ended <-chan struct{}) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for {
-		select {
-		case <-ended:
+		if !came(i, ended, tick.C) {
 			return
-		case <-i.ctx.Done():
-			return
-		case <-tick.C:
 		}
 		p.connections.begin(i.c.Now())
 		if i.try(i.pg.Probe) {
@@ -131,12 +139,8 @@ func (i *Instance) probeStorage(p *prober, ended <-chan struct{}) {
 	doubt := time.NewTimer(storageDoubt)
 	defer doubt.Stop()
 	for {
-		select {
-		case <-ended:
+		if !came(i, ended, tick.C) {
 			return
-		case <-i.ctx.Done():
-			return
-		case <-tick.C:
 		}
 		p.storage.begin(i.c.Now())
 		done := make(chan error, 1)
@@ -167,12 +171,8 @@ func (i *Instance) probeStorage(p *prober, ended <-chan struct{}) {
 // probeWrites tries writes while there is doubt, until ended is closed or the instance is.
 func (i *Instance) probeWrites(p *prober, ended <-chan struct{}) {
 	for {
-		select {
-		case <-ended:
+		if !came(i, ended, p.doubts) {
 			return
-		case <-i.ctx.Done():
-			return
-		case <-p.doubts:
 		}
 		pause := writeEvery
 		for again := p.primary.Load(); again; {
@@ -185,12 +185,8 @@ func (i *Instance) probeWrites(p *prober, ended <-chan struct{}) {
 			default:
 				pause = min(2*pause, writeAtMost) // each try that hangs leaves a session behind
 			}
-			select {
-			case <-ended:
+			if !came(i, ended, time.After(pause)) {
 				return
-			case <-i.ctx.Done():
-				return
-			case <-time.After(pause):
 			}
 		}
 	}

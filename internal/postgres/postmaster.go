@@ -310,7 +310,7 @@ func (s *Server) start(ctx context.Context, o StartOptions) (*Postmaster, error)
 
 // dropSocketLock removes the lock of the socket that a server of this data directory left behind, in
 // which nothing runs. PostgreSQL itself goes by the process id in it, and refuses to start while that
-// number is another process', as after a power cut.
+// number is a process', as after a power cut or while a killed server is not reaped yet.
 func (s *Server) dropSocketLock() error {
 	path := filepath.Join(s.cfg.SocketDir, fmt.Sprintf(".s.PGSQL.%d.lock", s.cfg.Port))
 	b, err := os.ReadFile(path)
